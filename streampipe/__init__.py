@@ -1,0 +1,1 @@
+"""Event pipelines on Kafka in plain Python: columnar, exactly-once, operable by one person."""

@@ -1,0 +1,1 @@
+"""The Broker seam: `port` says what a broker must do; `local` and `kafka` do it."""

@@ -1,0 +1,1 @@
+"""Pure columnar operators: columns in, columns out."""

@@ -1,0 +1,1 @@
+"""Running the past again."""

@@ -1,0 +1,1 @@
+"""What runs a topology: the pure task, and the worker that feeds it and commits what it gives."""

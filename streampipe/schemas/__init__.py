@@ -1,0 +1,1 @@
+"""Avro: framing, codecs, the schema registry, evolution."""

@@ -1,0 +1,1 @@
+"""State stores: what keyed state is kept in."""

@@ -1,0 +1,37 @@
+"""The StateStore seam: bytes to bytes, one store a partition. Everything else is a wrapper or a codec."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+
+class StateStore(Protocol):
+    """Ordered map of keys to values. A value of None means absent; putting None deletes.
+
+    Writes are visible to reads at once; they are durable only by the changelog. Not for several threads.
+    """
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a key."""
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of many keys, in their order."""
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Set or delete one key."""
+
+    def put_many(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Set or delete many keys, in order: the last one of a repeated key wins."""
+
+    def range(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < end in byte order; None is unbounded. A snapshot: later writes do not show."""
+
+    def __len__(self) -> int:
+        """Number of keys."""
+
+    def clear(self) -> None:
+        """Forget everything."""
+
+    def close(self) -> None:
+        """Release everything."""

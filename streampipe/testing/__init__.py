@@ -1,0 +1,1 @@
+"""For tests: a real Apache Kafka and schema registry on loopback, started and ended by their pids."""

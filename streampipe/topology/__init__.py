@@ -1,0 +1,1 @@
+"""The graph that a processor module describes: nodes, names, sub-topologies, drawings."""
