@@ -1,0 +1,155 @@
+"""The Task seam, and who watches a worker. The worker knows a task only by this protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from streampipe.records import IntArray, ProduceBatch, RecordBatch, TopicPartition
+
+OUTCOMES = ("filtered", "dropped", "ok", "dlq")
+"""Fates of a consumed record, weakest first: a record with several effects counts as the strongest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubTopology:
+    """Inputs that must meet on one worker: partition p of all of them belongs together.
+
+    While a table input of partition p is behind the end it had at assignment, the stream inputs of partition p
+    are held back, so that a join does not miss rows that were there before.
+    """
+
+    streams: tuple[str, ...]
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """State that must be read back before a partition may be processed.
+
+    `source` is read from its first offset up to: `end` = its high watermark as captured beforehand with
+    read_uncommitted (a changelog; KAFKA-10167), or `committed` = the group's committed offset (a table's own
+    topic: what lies beyond is consumed as usual, so that each record meets its one fate once).
+    """
+
+    store: str
+    partition: int
+    source: TopicPartition
+    upto: Literal["end", "committed"]
+
+
+@dataclass(slots=True)
+class TaskOutput:
+    """What a task gave since it was last asked. One commit makes all of it visible, or none of it."""
+
+    records: list[ProduceBatch] = field(default_factory=list)
+    changelog: list[ProduceBatch] = field(default_factory=list)
+    dead_letters: list[ProduceBatch] = field(default_factory=list)
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    """Next offset to consume, of every partition processed since the last drain."""
+    outcomes: dict[str, IntArray] = field(default_factory=dict)
+    """Records by fate and input topic, in the order of OUTCOMES; they add up to what was processed."""
+    failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Dead letters by (input topic, stage, failure class)."""
+    late_drops: Counter[str] = field(default_factory=Counter)
+    """Late records dropped by policy, by stage."""
+
+    def __bool__(self) -> bool:
+        return bool(self.records or self.changelog or self.dead_letters or self.offsets)
+
+    def count(self, topic: str, fates: IntArray) -> None:
+        """Add one batch's fates (indexes into OUTCOMES)."""
+        counts = np.bincount(fates, minlength=len(OUTCOMES))
+        self.outcomes[topic] = self.outcomes[topic] + counts if topic in self.outcomes else counts
+
+
+class Task(Protocol):
+    """The pure heart: batches in, output out. No clock, no socket, no thread, no log of payloads.
+
+    It runs every task (sub-topology and partition) assigned to one worker, in columns across partitions; keyed
+    state, stream time and lateness are kept for each partition apart.
+    """
+
+    subtopologies: Sequence[SubTopology]
+    global_tables: Collection[str]
+    """Topics that every worker reads whole, outside the group."""
+
+    def assign(self, partitions: Collection[TopicPartition]) -> list[Restore]:
+        """Take partitions on; returns what to restore before any of their records is processed."""
+
+    def restore(self, what: Restore, batch: RecordBatch) -> None:
+        """Feed changelog or table records of one `Restore`, in order. Raises StateCorrupted."""
+
+    def revoke(self, partitions: Collection[TopicPartition]) -> None:
+        """Let partitions go: their state is closed and forgotten. Call drain first, or lose what is uncommitted."""
+
+    def load(self, batch: RecordBatch) -> list[str]:
+        """Apply records of a global table. Returns a line for each bad record, which is left out."""
+
+    def process(self, batch: RecordBatch) -> None:
+        """Process records of one topic. Raises Unavailable with nothing changed: call again with the same batch.
+
+        Raises ProcessingStopped when a policy says stop at a record; discard the task's uncommitted output then.
+        """
+
+    def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
+        """Let stream time of these idle partitions follow the wall clock. Never called in a replay."""
+
+    def take(self) -> TaskOutput:
+        """Output so far, for producing early into the open transaction; state stays unflushed."""
+
+    def drain(self) -> TaskOutput:
+        """Output so far, with pending updates emitted and dirty state as changelog records: ready to commit."""
+
+    def close_windows(self) -> None:
+        """Close every open window, as if stream time were infinite: the end of a finished input, by choice."""
+
+
+State = Literal["starting", "restoring", "running", "rebalancing", "draining", "failed", "stopped"]
+
+
+class Observer(Protocol):
+    """Told what a worker does, a call a batch or a commit, never a call a record. Calls come from the worker's
+    thread, must not block and must not raise."""
+
+    def state(self, state: State) -> None:
+        """The worker is now in this state."""
+
+    def polled(self, records: int, idle_s: float) -> None:
+        """One poll came back after waiting `idle_s` seconds."""
+
+    def consumed(self, topic: str, records: int, value_bytes: int) -> None:
+        """Records were handed over from the broker."""
+
+    def processed(self, stage: str, records: int, seconds: float) -> None:
+        """The task spent `seconds` on a batch."""
+
+    def committed(
+        self,
+        result: Literal["ok", "rebalance", "fenced", "error"],
+        seconds: float,
+        output: TaskOutput | None,
+        latencies_s: dict[str, np.ndarray] | None,
+    ) -> None:
+        """A commit ended. With result ok: its output, and end-to-end latencies in seconds by input topic
+        (now less the record's timestamp, one float64 a record; negative where clocks disagree)."""
+
+    def produced(self, topic: str, records: int) -> None:
+        """Records were acknowledged as part of a commit."""
+
+    def rebalanced(self, kind: Literal["assigned", "revoked", "lost"], partitions: Sequence[TopicPartition],
+                   seconds: float) -> None:  # fmt: skip
+        """The group moved partitions; handling it took `seconds`."""
+
+    def restoring(self, store: str, restored: int, remaining: int, seconds: float) -> None:
+        """Progress of a restore: records done in this step, records still to do, seconds of this step."""
+
+    def broker_reachable(self, reachable: bool) -> None:
+        """Whether broker and registry answered when last asked."""
+
+    def oldest_unprocessed(self, timestamps: dict[TopicPartition, int | None]) -> None:
+        """Timestamp in ms of the oldest record not yet committed, by owned partition; None when caught up."""
