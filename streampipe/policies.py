@@ -17,11 +17,11 @@ EmitPolicy = Literal["final", "updates"]
 Guarantee = Literal["exactly-once", "at-least-once"]
 
 
-class Retryable(Exception):  # noqa: N818 - reads as a word in a handler: raise Retryable("busy")
+class Retryable(Exception):
     """Raised by a handler: the same record may work when tried again."""
 
 
-class Fatal(Exception):  # noqa: N818
+class Fatal(Exception):
     """Raised by a handler: stop the processor at this record, commit nothing past it."""
 
 
