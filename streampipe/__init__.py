@@ -1,1 +1,8 @@
 """Event pipelines on Kafka in plain Python: columnar, exactly-once, operable by one person."""
+
+from streampipe import aggregates as agg
+from streampipe.policies import Fatal, Retry, Retryable, Skip
+from streampipe.processor import Processor, Stream, Table
+from streampipe.windows import Tumbling
+
+__all__ = ["Fatal", "Processor", "Retry", "Retryable", "Skip", "Stream", "Table", "Tumbling", "agg"]

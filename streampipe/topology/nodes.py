@@ -1,0 +1,175 @@
+"""The nodes of a topology: plain values that say what to do. Nothing here does it (see `operators`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import polars as pl
+
+from streampipe.aggregates import Aggregate
+from streampipe.policies import EmitPolicy, LatePolicy, Retry
+from streampipe.windows import Tumbling
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Node:
+    """A step with a stable name. `key`: the columns that the record key is known to be made of, if it is known."""
+
+    name: str
+    inputs: tuple[Node, ...] = ()
+    key: Key | None = None
+
+    @property
+    def kind(self) -> str:
+        """Lower-case word for drawings and messages."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Source(Node):
+    """Records of a topic. `event_time` names the column that replaces the record's timestamp."""
+
+    topic: str
+    event_time: str | None = None
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TableSource(Node):
+    """The latest value by key of a compacted topic: co-partitioned, or whole on every worker (`everywhere`)."""
+
+    topic: str
+    everywhere: bool
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Filter(Node):
+    """Keeps records for which the predicate is true; null counts as false."""
+
+    predicate: pl.Expr
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class WithColumns(Node):
+    """Adds or replaces columns."""
+
+    columns: tuple[pl.Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Select(Node):
+    """Keeps just these columns."""
+
+    columns: tuple[pl.Expr, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Expect(Node):
+    """Validation rules by name: a record for which one is false is a dead letter; null passes, as in SQL CHECK."""
+
+    rules: dict[str, pl.Expr]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Handle(Node):
+    """A Python function, row by row. `topic` is where its output's schema is looked up when `schema` is None."""
+
+    function: Callable[[Any], Any]
+    topic: str | None
+    schema: str | None
+    retry: Retry
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Join(Node):
+    """Looks each record up in a table (the second input) by the columns `on`, adding the table's columns."""
+
+    on: Key
+    how: Literal["inner", "left"]
+    prefix: str
+    columns: tuple[str, ...] | None
+
+    @property
+    def table(self) -> TableSource:
+        """The table side."""
+        table = self.inputs[1]
+        assert isinstance(table, TableSource)
+        return table
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Repartition(Node):
+    """Sends records through a topic of its own, so that equal keys meet on one task."""
+
+    topic: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class WindowedAggregate(Node):
+    """Aggregates by key and window."""
+
+    window: Tumbling
+    emit: EmitPolicy
+    late: LatePolicy
+    aggregates: dict[str, Aggregate]
+    changelog: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Merge(Node):
+    """Records of several streams with the same columns."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Branch(Node):
+    """One arm of a branch: the records that satisfy `predicates[arm]` and none before it."""
+
+    predicates: tuple[pl.Expr, ...]
+    arm: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Sink(Node):
+    """Writes to a topic."""
+
+    topic: str
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """All nodes of a processor, inputs before the nodes that use them. `app_id` names group and internal topics."""
+
+    app_id: str
+    version: int
+    nodes: tuple[Node, ...]
+    sink_suffix: str = field(default="")
+
+    @property
+    def dead_letter_topic(self) -> str:
+        """Where records that failed go."""
+        return f"{self.app_id}-dlq"
+
+    def of(self, *kinds: type[Node]) -> list[Any]:
+        """Nodes of these kinds, in order."""
+        return [node for node in self.nodes if isinstance(node, kinds)]
+
+    def renamed(self, suffix: str) -> Topology:
+        """The same topology with group, state, dead letters and output topics of its own: all end in `suffix`."""
+        app_id = self.app_id + suffix
+        moved: dict[int, Node] = {}
+        for node in self.nodes:
+            new = replace(node, inputs=tuple(moved[id(n)] for n in node.inputs))
+            if isinstance(new, Sink):
+                new = replace(new, topic=new.topic + suffix)
+            elif isinstance(new, Repartition):
+                new = replace(new, topic=app_id + new.topic.removeprefix(self.app_id))
+            elif isinstance(new, WindowedAggregate):
+                new = replace(new, changelog=app_id + new.changelog.removeprefix(self.app_id))
+            moved[id(node)] = new
+        return Topology(app_id, self.version, tuple(moved.values()), suffix)
