@@ -27,8 +27,8 @@ DEFAULT_BROKER = "local:.streampipe/broker.db"
 DEFAULT_REGISTRY = "local:.streampipe/registry.db"
 DEFAULT_FILE = "streampipe.toml"
 PREFIX = "STREAMPIPE_"
-NO_SETTING = ("STREAMPIPE_CONFIG", "STREAMPIPE_TEST_")
-"""Variables with our prefix that are no setting: the path of the file, and whatever tests want to tell each other."""
+NO_SETTING = ("STREAMPIPE_CONFIG", "STREAMPIPE_TEST_", "STREAMPIPE_REQUIRE_", "STREAMPIPE_STACK_")
+"""Variables with our prefix that are no setting: the path of the file, and what the test suite listens to."""
 
 SENSITIVE = re.compile(
     r"^ssl\.key\.|\.pem$|^sasl\.username$|^sasl\.oauthbearer\.config$|user\.info|password|secret|token|private\.key"
