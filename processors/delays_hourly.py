@@ -24,7 +24,7 @@ processor = Processor("delays-hourly", version=1)
     .window(Tumbling("1h", grace="1d"), emit="final", late="dead_letter")
     .agg(
         flights=agg.count(),
-        cancelled=agg.sum(pl.col("dep_time").is_null().cast(pl.Int64)),
+        cancelled=agg.sum(pl.col("dep_time").is_null()),
         mean_delay=agg.mean("dep_delay"),
         max_delay=agg.max("dep_delay"),
         p95_delay=agg.quantile("dep_delay", 0.95),
