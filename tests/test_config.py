@@ -74,7 +74,7 @@ BAD_FILES = {
     "guarantee = 'maybe'": "guarantee is 'maybe'; it must be one of exactly-once, at-least-once",
     "http_port = 70000": "ports go from 0",
     "http_port = 'x'": "a whole number or none",
-    "commit_interval_ms = 4000": "less than five commit intervals of 4000 ms",
+    "transaction_timeout_ms = 10": "transaction_timeout_ms is 10; it must be at least 1000",
     "kafka = 3": "unknown key 'kafka'",
     "[kafka]\nx = [1]": "streampipe.toml, [kafka]: key 'x' must be text",
     "[kafka": "streampipe.toml: not valid TOML",
@@ -166,3 +166,9 @@ def test_a_host_open_to_the_network_is_cautioned_against() -> None:
     assert config.cautions(Settings()) == config.cautions(Settings(http_host="::1")) == []
     assert config.cautions(Settings(http_host="0.0.0.0", http_port=None)) == []
     assert "open to the network" in config.cautions(Settings(http_host="0.0.0.0"))[0]
+
+
+def test_commits_so_rare_that_output_waits_in_memory_are_cautioned_against() -> None:
+    assert "waits in memory" in config.cautions(Settings(commit_interval_ms=3_001))[0]
+    assert config.cautions(Settings(commit_interval_ms=3_000)) == []
+    assert config.cautions(Settings(commit_interval_ms=9_000, guarantee="at-least-once")) == []

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Literal
 
-from streampipe.observe.observers import RebalanceKind, Silent
+from streampipe.observe.observers import RebalanceKind
 from streampipe.records import TopicPartition
+from streampipe.runtime.observer import NullObserver
 from streampipe.runtime.port import State
 
 REBALANCE_GRACE_S = 60.0
@@ -23,7 +24,7 @@ Probe = Literal["livez", "readyz", "startupz"]
 PROBES: tuple[Probe, ...] = ("livez", "readyz", "startupz")
 
 
-class Health(Silent):
+class Health(NullObserver):
     """A `runtime.port.Observer` that knows only what the probes ask. Answers may come from another thread."""
 
     def __init__(self, monotonic_s: Callable[[], float] = time.monotonic) -> None:

@@ -69,24 +69,22 @@ class LagReader:
             raise NotFound(f"group {group!r} has neither members nor committed offsets")
         counts = self._admin.topics()
         topics = {p.topic for p in partitions} & counts.keys()  # a deleted topic leaves commits behind
-        return self._partitions(
-            {TopicPartition(topic, p): None for topic in topics for p in range(counts[topic])}, committed
+        return self._lags(
+            [TopicPartition(topic, p) for topic in sorted(topics) for p in range(counts[topic])], committed
         )
 
     def close(self) -> None:
         """Release the admin client."""
         self._admin.close()
 
-    def _partitions(
-        self, partitions: Mapping[TopicPartition, None], committed: Mapping[TopicPartition, int]
-    ) -> list[PartitionLag]:
+    def _lags(self, partitions: list[TopicPartition], committed: Mapping[TopicPartition, int]) -> list[PartitionLag]:
         starts = self._admin.offsets(partitions, "earliest")
         ends = self._admin.offsets(partitions, "latest", "read_committed")
         known = {p: max(committed[p], starts[p]) for p in partitions if p in committed}
         self._first = {
             key: first for key, first in self._first.items() if known.get(key[0]) == key[1] and first.offset is not None
         }
-        return [self._one(p, committed.get(p), starts[p], ends[p]) for p in sorted(partitions)]
+        return [self._one(p, committed.get(p), starts[p], ends[p]) for p in partitions]
 
     def _one(self, at: TopicPartition, committed: int | None, start: int, end: int) -> PartitionLag:
         if committed is None:

@@ -15,12 +15,11 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Info, disable_created_metrics, generate_latest
 
 from streampipe.observe.histogram import BatchHistogram, geometric_bounds
+from streampipe.observe.observers import CommitResult, Latencies, RebalanceKind
 from streampipe.records import TopicPartition
 from streampipe.runtime.port import OUTCOMES, State, TaskOutput
 
 PathLabel = Literal["live", "replay"]
-COMMIT_RESULTS = ("ok", "rebalance", "fenced", "error")
-REBALANCE_KINDS = ("assigned", "revoked", "lost")
 
 
 class PrometheusObserver:
@@ -75,10 +74,10 @@ class PrometheusObserver:
 
     def committed(
         self,
-        result: Literal["ok", "rebalance", "fenced", "error"],
+        result: CommitResult,
         seconds: float,
         output: TaskOutput | None,
-        latencies_s: dict[str, np.ndarray] | None,
+        latencies_s: Latencies | None,
     ) -> None:
         """A commit ended; what it made visible is counted now and not before."""
         self._commits.labels(self._pipeline, result).inc()
@@ -95,8 +94,7 @@ class PrometheusObserver:
         """Records were acknowledged as part of a commit."""
         self._produced.labels(self._pipeline, topic, "ok").inc(records)
 
-    def rebalanced(self, kind: Literal["assigned", "revoked", "lost"], partitions: Sequence[TopicPartition],
-                   seconds: float) -> None:  # fmt: skip
+    def rebalanced(self, kind: RebalanceKind, partitions: Sequence[TopicPartition], seconds: float) -> None:
         """The group moved partitions; those that went take their series along."""
         self._rebalances.labels(self._pipeline, kind).inc()
         self.rebalance_duration.record((self._pipeline, kind), np.array([seconds]))
@@ -227,9 +225,9 @@ class PrometheusObserver:
         self._state.labels(self._pipeline).state("starting")
         info = Info("streampipe_build", "The version that runs.", registry=self.registry)
         info.info({"version": _version()})
-        for result in COMMIT_RESULTS:
+        for result in get_args(CommitResult):
             self._commits.labels(self._pipeline, result)
-        for kind in REBALANCE_KINDS:
+        for kind in get_args(RebalanceKind):
             self._rebalances.labels(self._pipeline, kind)
 
     def _declare_histograms(self, targets_s: Sequence[float]) -> None:

@@ -1,4 +1,4 @@
-"""Observers as a family: one that hears nothing, to inherit from, and one that tells several."""
+"""Telling several observers of one worker."""
 
 from __future__ import annotations
 
@@ -13,42 +13,6 @@ from streampipe.runtime.port import Observer, State, TaskOutput
 CommitResult = Literal["ok", "rebalance", "fenced", "error"]
 RebalanceKind = Literal["assigned", "revoked", "lost"]
 Latencies = dict[str, np.ndarray]
-
-
-class Silent:
-    """A `runtime.port.Observer` to which nothing matters; subclasses hear what they override."""
-
-    def state(self, state: State) -> None:
-        """Ignored."""
-
-    def polled(self, records: int, idle_s: float) -> None:
-        """Ignored."""
-
-    def consumed(self, topic: str, records: int, value_bytes: int) -> None:
-        """Ignored."""
-
-    def processed(self, stage: str, records: int, seconds: float) -> None:
-        """Ignored."""
-
-    def committed(
-        self, result: CommitResult, seconds: float, output: TaskOutput | None, latencies_s: Latencies | None
-    ) -> None:
-        """Ignored."""
-
-    def produced(self, topic: str, records: int) -> None:
-        """Ignored."""
-
-    def rebalanced(self, kind: RebalanceKind, partitions: Sequence[TopicPartition], seconds: float) -> None:
-        """Ignored."""
-
-    def restoring(self, store: str, restored: int, remaining: int, seconds: float) -> None:
-        """Ignored."""
-
-    def broker_reachable(self, reachable: bool) -> None:
-        """Ignored."""
-
-    def oldest_unprocessed(self, timestamps: dict[TopicPartition, int | None]) -> None:
-        """Ignored."""
 
 
 class Several:

@@ -1,0 +1,131 @@
+"""Data to stdout, everything else to stderr, and one line for an error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 10_000
+"""Columns of a table that goes into a pipe or a file: as many as it takes, nothing is cut."""
+
+
+def printable(text: str) -> str:
+    """Text of unknown origin with its control characters escaped: one line, and no commands to the terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def cell(value: object) -> str:
+    """A value as people read it: a dash for nothing, thousands separated, keys and values of bytes as text."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    return printable(value if isinstance(value, str) else str(value))
+
+
+def text_of(data: bytes | None) -> str | None:
+    """Bytes as text where they are UTF-8, else as 0x and hexadecimal digits."""
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+
+
+def iso(timestamp_ms: int | None) -> str | None:
+    """A time as ISO-8601 in UTC with milliseconds; None for none, and the number itself beyond the calendar."""
+    if timestamp_ms is None or timestamp_ms < 0:
+        return None
+    try:
+        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp_ms)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: 0.4 s, 42 s, 7 min 03 s, 5 h 12 min."""
+    if seconds is None:
+        return "-"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def json_bytes(value: object) -> bytes:
+    """One line of JSON."""
+    return orjson.dumps(value, default=_for_json, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def _for_json(value: Any) -> object:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return text_of(bytes(value))
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
+
+
+class Output:
+    """Where a command's words go. `quiet` silences notes; data and errors always show."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """A line about what is going on."""
+        if not self.quiet:
+            self.stderr.print(Text(printable(text)))
+
+    def warn(self, text: str) -> None:
+        """A line that should be noticed."""
+        self.stderr.print(Text.assemble(("warning: ", "yellow"), printable(text)))
+
+    def error(self, text: str) -> None:
+        """The one line of a failure."""
+        self.stderr.print(Text.assemble(("error: ", "bold red"), printable(" ".join(text.split("\n")))))
+
+    def line(self, text: str) -> None:
+        """A line of data, as it is."""
+        sys.stdout.write(text + "\n")
+
+    def json(self, value: object) -> None:
+        """A line of JSON data."""
+        self.line(json_bytes(value).decode())
+
+    def rows(self, columns: Mapping[str, str], rows: Iterable[Mapping[str, object]]) -> None:
+        """A table: keys of the rows and their headings. Numbers are aligned to the right."""
+        found = list(rows)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for key, heading in columns.items():
+            numbers = any(isinstance(row.get(key), int | float) for row in found)
+            table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
+        for row in found:
+            table.add_row(*(Text(cell(row.get(key))) for key in columns))
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        Console(file=sys.stdout, highlight=False, width=width).print(table)
+
+    def data(self, columns: Mapping[str, str], rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
+        """Rows as one JSON array, or as a table."""
+        if as_json:
+            self.json(list(rows))
+        else:
+            self.rows(columns, rows)

@@ -1,0 +1,84 @@
+"""Dead letters as people look at them: the original record and what went wrong with it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from streampipe.brokers.port import Admin, Broker
+from streampipe.errors import NotFound, UnknownTopic
+from streampipe.observe.reading import read_between
+from streampipe.records import Headers, RecordBatch, TopicPartition
+
+ERROR_PREFIX = "__streampipe.errors."
+SUFFIX = "-dlq"
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record of a dead letter topic. `errors` holds its error headers without their prefix."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    errors: Mapping[str, str] = field(default_factory=dict)
+    headers: Headers = ()
+    """The headers that the record had before it failed."""
+
+
+def dead_letter_topic(admin: Admin, name: str) -> str:
+    """The dead letter topic of a processor, or the topic of that name itself. Raises UnknownTopic."""
+    topics = admin.topics()
+    for topic in (f"{name}{SUFFIX}", name):
+        if topic in topics:
+            return topic
+    raise UnknownTopic(name if name.endswith(SUFFIX) else f"{name}{SUFFIX}")
+
+
+def list_dead_letters(
+    broker: Broker, admin: Admin, topic: str, failure_class: str | None = None, limit: int = 50
+) -> list[DeadLetter]:
+    """The newest dead letters of each partition, `limit` in all at most, by partition and offset."""
+    count = admin.topics().get(topic)
+    if count is None:
+        raise UnknownTopic(topic)
+    partitions = [TopicPartition(topic, p) for p in range(count)]
+    starts, ends = admin.offsets(partitions, "earliest"), admin.offsets(partitions, "latest")
+    if failure_class is None:  # nothing is looked for, so the tail is enough; offsets may have gaps, so twice of it
+        starts = {p: max(starts[p], ends[p] - 2 * limit) for p in partitions}
+    newest: dict[int, deque[DeadLetter]] = {p: deque(maxlen=limit) for p in range(count)}
+    for batch in read_between(broker, starts, ends):
+        for letter in letters_of(batch):
+            if failure_class in (None, letter.errors.get("class")):
+                newest[letter.partition].append(letter)
+    share = -(-limit // count)
+    return [letter for letters in newest.values() for letter in list(letters)[-share:]][:limit]
+
+
+def one_dead_letter(broker: Broker, admin: Admin, at: TopicPartition, offset: int) -> DeadLetter:
+    """The record at an offset. Raises NotFound when there is none, UnknownTopic."""
+    if at.partition not in range(admin.topics().get(at.topic, 0)):
+        raise UnknownTopic(at.topic) if at.topic not in admin.topics() else NotFound(f"{at} does not exist")
+    for batch in read_between(broker, {at: offset}, {at: offset + 1}, 1):
+        return next(letters_of(batch))
+    raise NotFound(f"{at} has no record at offset {offset}")
+
+
+def letters_of(batch: RecordBatch) -> Iterator[DeadLetter]:
+    """The dead letters of a batch."""
+    for row, offset in enumerate(batch.offsets.tolist()):
+        errors: dict[str, str] = {}
+        others: list[tuple[str, bytes | None]] = []
+        for name, value in batch.headers(row):
+            if name.startswith(ERROR_PREFIX):
+                errors[name.removeprefix(ERROR_PREFIX)] = (value or b"").decode(errors="backslashreplace")
+            else:
+                others.append((name, value))
+        yield DeadLetter(
+            batch.topic, int(batch.partitions[row]), offset, int(batch.timestamps[row]),
+            batch.keys[row], batch.values[row], errors, others,
+        )  # fmt: skip
