@@ -1,0 +1,115 @@
+"""Where records come in and go out: sources, sinks and repartition topics."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+
+from streampipe.errors import TopologyError
+from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
+from streampipe.operators.frame import Column, Frame, Origin
+from streampipe.operators.grouping import key_bytes
+from streampipe.records import IntArray, ProduceBatch, RecordBatch
+from streampipe.schemas.port import Decoded, Decoder, Encoder, Failure
+from streampipe.topology.nodes import Key
+
+
+def failure_reason(failure: Failure) -> Reason:
+    """A codec's failure as the reason of a dead letter."""
+    details = {} if failure.schema_id is None else {"schema.id": str(failure.schema_id)}
+    return Reason(failure.failure_class, failure.exception, failure.message, details)
+
+
+def report_failures(effects: Effects, frame: Frame, stage: str, failures: list[Failure]) -> None:
+    """Rows that a codec refused become dead letters."""
+    if failures:
+        by_row = {failure.row: failure for failure in failures}
+        rows = np.array(sorted(by_row), np.int64)
+        effects.dead_letters(frame, rows, stage, lambda row: failure_reason(by_row[row]))
+
+
+class SourceStep(Step):
+    """Decodes values into columns. Bad values are dead letters; tombstones carry no columns and are dropped."""
+
+    def __init__(self, name: str, effects: Effects, decoder: Decoder, event_time: str | None) -> None:
+        super().__init__(name, effects)
+        self._decoder = decoder
+        self._event_time = event_time
+        self.schema: pa.Schema = decoder.arrow
+        if event_time is not None:
+            _check_event_time(name, event_time, self.schema)
+
+    def decode(self, batch: RecordBatch) -> Decoded:
+        """Decode, without any effect yet. Raises Unavailable."""
+        return self._decoder.decode(batch.values)
+
+    def feed(self, origin: Origin, decoded: Decoded) -> None:
+        """Process what `decode` gave."""
+        report_failures(self.effects, Frame({}, origin), self.name, decoded.failures)
+        if decoded.tombstones is not None:
+            origin.mark(decoded.tombstones, DROPPED)
+        frame = Frame.of(decoded.columns, origin, decoded.rows)
+        if len(frame):
+            self.process(frame)
+
+    def process(self, frame: Frame) -> None:
+        """Take event time from its column, if one is named."""
+        self.emit(frame if self._event_time is None else self._timed(frame, self._event_time))
+
+    def _timed(self, frame: Frame, event_time: str) -> Frame:
+        times = _milliseconds(frame.columns[event_time])
+        bad = times < 0
+        if bad.any():
+            reason = Reason(
+                "validation",
+                "ValidationError",
+                f"event time {event_time!r} is null or negative",
+                {"rule": "event_time"},
+            )
+            self.effects.dead_letters(frame, np.flatnonzero(bad), self.name, lambda _: reason)
+            frame = frame.filter(~bad)
+            times = times[~bad]
+        frame.origin.timestamps = frame.origin.timestamps.copy()
+        frame.origin.timestamps[frame.indexes] = times
+        return Frame(frame.columns, frame.origin, frame.rows)
+
+
+def _check_event_time(name: str, column: str, schema: pa.Schema) -> None:
+    if column not in schema.names:
+        raise TopologyError(f"source {name!r}: event_time column {column!r} is not among {', '.join(schema.names)}")
+    kind = schema.field(column).type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_integer(kind)):
+        raise TopologyError(
+            f"source {name!r}: event_time column {column!r} is {kind}; it must be a timestamp, a date or milliseconds"
+        )
+
+
+def _milliseconds(column: Column) -> IntArray:
+    """Times as int64 milliseconds, -1 for null."""
+    array = column.arrow
+    if not pa.types.is_integer(array.type):
+        array = array.cast(pa.timestamp("ms"), safe=False)
+    times: IntArray = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    return times
+
+
+class SinkStep(Step):
+    """Encodes columns and writes them, keyed as the records are. What cannot be encoded is a dead letter."""
+
+    def __init__(self, name: str, effects: Effects, topic: str, encoder: Encoder, new_key: Key | None = None) -> None:
+        super().__init__(name, effects)
+        self._topic = topic
+        self._encoder = encoder
+        self._new_key = new_key
+
+    def process(self, frame: Frame) -> None:
+        """Encode and produce."""
+        encoded = self._encoder.encode(frame.arrow(n for n in self._encoder.arrow.names if n in frame.columns))
+        report_failures(self.effects, frame, self.name, encoded.failures)
+        if encoded.rows is not None:
+            frame = frame.take(encoded.rows)
+        if not encoded.values:
+            return
+        keys = frame.keys() if self._new_key is None else key_bytes([frame.columns[c] for c in self._new_key])
+        frame.origin.mark(frame.rows, OK)
+        self.effects.records.append(ProduceBatch(self._topic, keys, encoded.values, frame.timestamps.tolist()))

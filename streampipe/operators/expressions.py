@@ -1,0 +1,112 @@
+"""Polars expressions, checked once at start and evaluated on just the columns they read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import polars as pl
+import pyarrow as pa
+
+from streampipe.errors import TopologyError
+from streampipe.operators.frame import Column, Frame
+
+
+def empty(schema: pa.Schema) -> pl.DataFrame:
+    """No rows, with these columns: enough for Polars to check names and types of an expression.
+
+    Column types that Polars does not know are left out, so that an expression that reads one is refused at start.
+    """
+    columns = {}
+    for field in schema:
+        try:
+            columns[field.name] = pl.Series(values=pl.from_arrow(pa.array([], field.type)))
+        except (pl.exceptions.PolarsError, ValueError, NotImplementedError):
+            continue
+    return pl.DataFrame(columns)
+
+
+class Evaluator:
+    """Evaluates several expressions at once; `names` are their outputs.
+
+    Raises TopologyError for an unknown column, a type error, or an expression whose answer for a row depends on
+    other rows (an aggregate, a shift): how records are cut into batches must not change results.
+    """
+
+    def __init__(self, node: str, expressions: Sequence[pl.Expr], schema: pa.Schema) -> None:
+        frame = empty(schema)
+        try:
+            planned = frame.select(expressions) if len(frame.columns) else pl.select(*expressions).clear()
+            flat = [e for expr in expressions for e in _expanded(expr, frame)]
+        except pl.exceptions.PolarsError as error:
+            have = ", ".join(schema.names) or "none"
+            raise TopologyError(f"node {node!r}: {_first_line(error)}; columns here: {have}") from None
+        for expr in flat:
+            _check_row_by_row(node, expr)
+        self.names: list[str] = planned.columns
+        self.fields = [_field(planned[name], schema, expr) for name, expr in zip(planned.columns, flat, strict=True)]
+        self._picked = {n: roots[0] for n, e in zip(self.names, flat, strict=True) if (roots := _pick(e))}
+        self._computed = [e for n, e in zip(self.names, flat, strict=True) if n not in self._picked]
+        self._roots = [r for e in self._computed for r in e.meta.root_names()]
+
+    def __call__(self, frame: Frame) -> dict[str, Column]:
+        """One column for each name."""
+        out = {name: frame.columns[source] for name, source in self._picked.items()}
+        if self._computed:
+            inputs = frame.polars(self._roots)
+            # with_columns, since a select of literals alone would give one row
+            computed = inputs.with_columns(self._computed)
+            out |= {name: Column(polars=computed[name]) for name in self.names if name not in self._picked}
+        return out
+
+
+def _expanded(expr: pl.Expr, frame: pl.DataFrame) -> list[pl.Expr]:
+    """Selectors and multi-column expressions as single expressions, in output order."""
+    if not expr.meta.has_multiple_outputs():
+        return [expr]
+    names = frame.select(expr).columns
+    if expr.meta.is_column_selection():
+        return [pl.col(name) for name in names]
+    raise pl.exceptions.InvalidOperationError(f"write one expression for each of the columns {', '.join(names)}")
+
+
+def _pick(expr: pl.Expr) -> list[str]:
+    """The one column that an expression merely picks, perhaps under another name."""
+    return expr.meta.root_names() if expr.meta.undo_aliases().meta.is_column() else []
+
+
+def _field(series: pl.Series, schema: pa.Schema, expr: pl.Expr) -> pa.Field:
+    if roots := _pick(expr):
+        return schema.field(roots[0]).with_name(series.name)
+    return pa.field(series.name, arrow_type(series), nullable=True)
+
+
+def arrow_type(series: pl.Series) -> pa.DataType:
+    """Arrow type of a series, as codecs want it: strings and binaries in their plain form."""
+    kind = series.to_arrow().type
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_dictionary(kind):
+        return pa.string()
+    return kind
+
+
+def _check_row_by_row(node: str, expr: pl.Expr) -> None:
+    pending = [expr]
+    while pending:
+        part = pending.pop()
+        try:
+            fine = part.meta.is_row_separable() and not (part.meta.is_scalar() and part.meta.root_names())
+        except pl.exceptions.PolarsError:
+            fine = True  # a Python function inside: Polars cannot know, so its author must
+        if not fine:
+            raise TopologyError(
+                f"node {node!r}: {expr} looks at other rows than its own, so its result would depend on how records "
+                f"are cut into batches; use window(...).agg(...) for aggregates"
+            )
+        pending += part.meta.pop()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

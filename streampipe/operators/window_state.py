@@ -1,0 +1,97 @@
+"""State of a windowed aggregate as bytes, for stores and changelogs, and back into slots."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from streampipe.errors import StateCorrupted
+from streampipe.operators.accumulators import Accumulator
+from streampipe.operators.slots import Slots
+from streampipe.records import IntArray
+from streampipe.state.codec import Sealer, parse_window_key, window_key
+
+STREAM_TIME = b""
+"""State key under which a partition's stream time is kept; no window key is empty."""
+
+_TIME = struct.Struct(">q")
+_COUNT = struct.Struct(">I")
+
+
+class WindowStateCodec:
+    """Payload: largest event time, every array of every accumulator, then the sketches as (count, pairs) each."""
+
+    def __init__(
+        self, name: str, accumulators: Sequence[Accumulator], key_types: Sequence[pa.DataType], window: str
+    ) -> None:
+        self._name = name
+        self._accumulators = accumulators
+        arrays = [a.dtype.newbyteorder(">") for acc in accumulators for a in acc.arrays]
+        self._row = np.dtype([("t", ">i8"), *((f"a{i}", d) for i, d in enumerate(arrays))])
+        shape = [
+            window,
+            *map(str, key_types),
+            *(f"{type(a).__name__}{a.objects}" for a in accumulators),
+            str(self._row),
+        ]
+        self._sealer = Sealer(name, "|".join(shape))
+
+    def encode(self, slots: Slots, at: IntArray) -> tuple[list[bytes], list[bytes]]:
+        """Keys and sealed values of these slots."""
+        rows = np.empty(len(at), self._row)
+        rows["t"] = slots.timestamp[at]
+        arrays = [array for accumulator in self._accumulators for array in accumulator.arrays]
+        for i, array in enumerate(arrays):
+            rows[f"a{i}"] = array[at]
+        data, size = rows.tobytes(), self._row.itemsize
+        payloads = [data[i : i + size] for i in range(0, len(data), size)]
+        for accumulator in self._accumulators:
+            if accumulator.objects:
+                payloads = [p + _pairs(accumulator.sketches[s]) for p, s in zip(payloads, at.tolist(), strict=True)]
+        keys = [
+            window_key(slots.keys[s], start) for s, start in zip(at.tolist(), slots.start[at].tolist(), strict=True)
+        ]
+        return keys, self._sealer.seal(payloads)
+
+    def decode(self, slots: Slots, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Put stored entries of a partition into slots. Raises StateCorrupted."""
+        payloads = self._sealer.unseal(values)
+        size = self._row.itemsize
+        if any(len(p) < size for p in payloads):
+            raise StateCorrupted(f"state {self._name!r}: a value is too short")
+        rows = np.frombuffer(b"".join(p[:size] for p in payloads), self._row)
+        groups = [parse_window_key(k) for k in keys]
+        starts = np.array([start for _, start in groups], np.int64)
+        at = slots.find(np.full(len(groups), partition, np.int64), starts, [key for key, _ in groups])
+        slots.timestamp[at], slots.stored[at] = rows["t"], True
+        i = 0
+        for accumulator in self._accumulators:
+            for array in accumulator.arrays:
+                array[at] = rows[f"a{i}"]
+                i += 1
+        rest = [p[size:] for p in payloads]
+        for accumulator in self._accumulators:
+            if accumulator.objects:
+                rest = [_unpair(accumulator.sketches, s, r) for s, r in zip(at.tolist(), rest, strict=True)]
+
+    def encode_time(self, stream_time: int) -> bytes:
+        """A stream time in ms, sealed."""
+        return self._sealer.seal([_TIME.pack(stream_time)])[0]
+
+    def decode_time(self, value: bytes) -> int:
+        """A stream time in ms. Raises StateCorrupted."""
+        return int(_TIME.unpack(self._sealer.unseal([value])[0])[0])
+
+
+def _pairs(sketch: dict[int, int]) -> bytes:
+    return _COUNT.pack(len(sketch)) + np.array(sorted(sketch.items()), ">i8").tobytes()
+
+
+def _unpair(sketches: list[dict[int, int]], slot: int, data: bytes) -> bytes:
+    end = 4 + 16 * _COUNT.unpack_from(data)[0]
+    pairs = np.frombuffer(data[4:end], ">i8").reshape(-1, 2)
+    sketches[slot] = dict(pairs.tolist())
+    return data[end:]

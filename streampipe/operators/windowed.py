@@ -1,0 +1,293 @@
+"""Aggregates by key and window, in event time, with state for each partition.
+
+How one batch goes: stream time is the running maximum of event time, record by record and partition by partition;
+a record whose window closed before it is late; all others are added to their group's slot; then every window whose
+end + grace has passed is closed. Doing it a record at a time would give the same, which is what the tests hold it to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from streampipe.errors import TopologyError
+from streampipe.operators.accumulators import accumulator
+from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
+from streampipe.operators.expressions import Evaluator
+from streampipe.operators.frame import Column, Frame, Mask, Origin
+from streampipe.operators.grouping import as_physical, group, key_bytes, null_rows
+from streampipe.operators.slots import Slots
+from streampipe.operators.window_state import STREAM_TIME, WindowStateCodec
+from streampipe.records import IntArray, ProduceBatch
+from streampipe.state.codec import window_key
+from streampipe.state.port import StateStore
+from streampipe.topology.nodes import WindowedAggregate
+
+_NEVER = np.iinfo(np.int64).min // 4
+_FOREVER = np.iinfo(np.int64).max
+_UTC_MS = pa.timestamp("ms", tz="UTC")
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What a partition has of its own: a store, its stream time in ms, and when to look for windows to close."""
+
+    store: StateStore
+    stream_time: int = _NEVER
+    flushed_time: int = _NEVER
+    deadline: int = _FOREVER
+    """Stream time at which the first open window closes."""
+
+
+class WindowedStep(Step):
+    """Tumbling windows. Owns the state of all its partitions: `open` and `restore` bring them, `close` takes them."""
+
+    def __init__(
+        self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, make_store: Callable[[], StateStore]
+    ) -> None:
+        super().__init__(node.name, effects)
+        assert node.key is not None
+        self._node, self._key, self._make_store = node, node.key, make_store
+        self._size, self._grace = node.window.size_ms, node.window.grace_ms
+        missing = [c for c in self._key if c not in schema.names]
+        if missing:
+            raise TopologyError(f"node {node.name!r}: key column {missing[0]!r} is not among {', '.join(schema.names)}")
+        self._key_types = [schema.field(c).type for c in self._key]
+        _check_key_types(node.name, self._key, self._key_types)
+        inputs = {n: a.column for n, a in node.aggregates.items() if a.column is not None}
+        self._evaluate = Evaluator(node.name, [e.alias(n) for n, e in inputs.items()], schema) if inputs else None
+        types = {f.name: f.type for f in self._evaluate.fields} if self._evaluate else {}
+        self._aggregates = {n: accumulator(node.name, n, a, types.get(n)) for n, a in node.aggregates.items()}
+        every = list(self._aggregates.values())
+        self._slots = Slots(every)
+        self._codec = WindowStateCodec(node.name, every, self._key_types, f"tumbling {self._size}")
+        self._partitions: dict[int, _Partition] = {}
+        self._tombstones: list[tuple[int, bytes]] = []
+        self.schema = pa.schema([
+            *(schema.field(c).with_nullable(False) for c in self._key),
+            pa.field("window_start", _UTC_MS, nullable=False),
+            pa.field("window_end", _UTC_MS, nullable=False),
+            *(
+                pa.field(n, a.result_type, node.aggregates[n].kind not in {"count", "sum"})
+                for n, a in self._aggregates.items()
+            ),
+        ])  # fmt: skip
+
+    @property
+    def changelog(self) -> str:
+        """Topic of the state's changelog."""
+        return self._node.changelog
+
+    # --- records ------------------------------------------------------------------------------------------------
+
+    def process(self, frame: Frame) -> None:
+        """Add records to their windows; close what their time closes."""
+        frame = self._usable(frame)
+        if not len(frame):
+            return
+        starts = frame.timestamps - frame.timestamps % self._size
+        late = starts + self._size + self._grace <= self._running_stream_time(frame)
+        if late.any():
+            self._late(frame, late, starts)
+            frame, starts = frame.filter(~late), starts[~late]
+        if len(frame):
+            self._add(frame, starts)
+            frame.origin.mark(frame.rows, OK)
+        self._close_passed()
+
+    def _usable(self, frame: Frame) -> Frame:
+        for rule, bad in (
+            ("key", null_rows([frame.columns[c] for c in self._key])),
+            ("timestamp", frame.timestamps < 0),
+        ):
+            if bad.any():
+                self.effects.dead_letters(frame, np.flatnonzero(bad), self.name, _unusable(rule))
+                return self._usable(frame.filter(~bad))
+        return frame
+
+    def _running_stream_time(self, frame: Frame) -> IntArray:
+        """Stream time as each record sees it, itself included; the partitions' stream times move on."""
+        running = np.empty(len(frame), np.int64)
+        for partition in np.unique(frame.partitions).tolist():
+            rows = np.flatnonzero(frame.partitions == partition)
+            state = self._partitions[partition]
+            seen = np.maximum(np.maximum.accumulate(frame.timestamps[rows]), state.stream_time)
+            running[rows] = seen
+            state.stream_time = int(seen[-1])
+        return running
+
+    def _late(self, frame: Frame, late: Mask, starts: IntArray) -> None:
+        rows = np.flatnonzero(late)
+        if self._node.late == "drop":
+            frame.origin.mark(frame.indexes[rows], DROPPED)
+            self.effects.late_drops[self.name] += len(rows)
+            return
+
+        def reason(row: int) -> Reason:
+            start = int(starts[row])
+            window = f"[{start}, {start + self._size})"
+            return Reason("late", "LateRecord", f"window {window} ms was closed already", {"window": window})
+
+        self.effects.dead_letters(frame, rows, self.name, reason)
+
+    def _add(self, frame: Frame, starts: IntArray) -> None:
+        keys = [frame.columns[c] for c in self._key]
+        groups = group(keys, starts, frame.partitions)
+        values = [as_physical(c.take(groups.first).arrow).to_pylist() for c in keys]
+        slots = self._slots.find(frame.partitions[groups.first], starts[groups.first], list(zip(*values, strict=True)))
+        self._expect_close(frame.partitions[groups.first], starts[groups.first])
+        of_row = slots[groups.of]
+        self._slots.touch(of_row, frame.timestamps)
+        columns: dict[str, Column] = self._evaluate(frame) if self._evaluate else {}
+        for name, aggregate in self._aggregates.items():
+            aggregate.update(of_row, columns.get(name))
+
+    def _expect_close(self, partitions: IntArray, starts: IntArray) -> None:
+        for partition in np.unique(partitions).tolist():
+            state = self._partitions[partition]
+            first = int(starts[partitions == partition].min()) + self._size + self._grace
+            state.deadline = min(state.deadline, first)
+
+    # --- results ------------------------------------------------------------------------------------------------
+
+    def _close_passed(self) -> None:
+        due = [p for p, state in self._partitions.items() if state.stream_time >= state.deadline]
+        if not due:
+            return
+        slots, live = self._slots, np.flatnonzero(self._slots.live)
+        deadlines = slots.start[live] + self._size + self._grace
+        closing = np.zeros(len(live), np.bool_)
+        for partition in due:
+            state, mine = self._partitions[partition], slots.partition[live] == partition
+            passed = mine & (deadlines <= state.stream_time)
+            state.deadline = int(deadlines[mine & ~passed].min(initial=_FOREVER))
+            closing |= passed
+        if closing.any():
+            self._close(live[closing])
+
+    def _close(self, closed: IntArray) -> None:
+        slots = self._slots
+        closed = slots.sorted(closed)
+        self._emit(closed if self._node.emit == "final" else closed[slots.dirty[closed]])
+        stored = closed[slots.stored[closed]]
+        self._tombstones += [
+            (partition, window_key(slots.keys[slot], start))
+            for slot, partition, start in zip(
+                stored.tolist(), slots.partition[stored].tolist(), slots.start[stored].tolist(), strict=True
+            )
+        ]
+        slots.free(closed)
+
+    def _emit(self, at: IntArray) -> None:
+        if not len(at):
+            return
+        slots = self._slots
+        values = zip(*(slots.keys[s] for s in at.tolist()), strict=True)
+        arrays = [
+            pa.array(list(v), as_physical(pa.array([], t)).type).cast(t)
+            for v, t in zip(values, self._key_types, strict=True)
+        ]
+        start = slots.start[at]
+        arrays += [pa.array(start).cast(_UTC_MS), pa.array(start + self._size).cast(_UTC_MS)]
+        arrays += [a.result(at) for a in self._aggregates.values()]
+        columns = {n: Column(arrow=a) for n, a in zip(self.schema.names, arrays, strict=True)}
+        keys = key_bytes([columns[c] for c in self._key])
+        self.emit(Frame(columns, Origin(self.name, keys, slots.timestamp[at], slots.partition[at])))
+
+    def close_all(self) -> None:
+        """Close every window, as if time had passed all of them; later records for them are late."""
+        slots = self._slots
+        live = np.flatnonzero(slots.live)
+        for partition, state in self._partitions.items():
+            mine = live[slots.partition[live] == partition]
+            if len(mine):
+                state.stream_time = max(state.stream_time, int(slots.start[mine].max()) + self._size + self._grace)
+        self._close_passed()
+
+    def advance(self, now_ms: int, idle: Collection[int]) -> None:
+        """Stream time of idle partitions follows the wall clock."""
+        for partition in idle:
+            if (state := self._partitions.get(partition)) is not None and len(self._slots):
+                state.stream_time = max(state.stream_time, now_ms)
+        self._close_passed()
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Emit pending updates and write dirty state to stores and changelog."""
+        slots = self._slots
+        dirty = np.flatnonzero(slots.dirty)
+        if self._node.emit == "updates" and len(dirty):
+            self._emit(slots.sorted(dirty))
+        keys, values = self._codec.encode(slots, dirty) if len(dirty) else ([], [])
+        partitions = slots.partition[dirty].tolist()
+        slots.dirty[dirty], slots.stored[dirty] = False, True
+        dead, self._tombstones = self._tombstones, []
+        times = [(p, s) for p, s in self._partitions.items() if s.stream_time != s.flushed_time]
+        for _, state in times:
+            state.flushed_time = state.stream_time
+        self._log(
+            [*(p for p, _ in dead), *partitions, *(p for p, _ in times)],
+            [*(k for _, k in dead), *keys, *(STREAM_TIME for _ in times)],
+            [*(None for _ in dead), *values, *(self._codec.encode_time(s.stream_time) for _, s in times)],
+        )
+
+    def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
+        if not keys:
+            return
+        self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
+        of_row = np.array(partitions)
+        for partition in set(partitions):
+            rows = np.flatnonzero(of_row == partition).tolist()
+            self._partitions[partition].store.put_many([keys[i] for i in rows], [values[i] for i in rows])
+
+    def open(self, partition: int) -> None:
+        """Take a partition on, its state empty."""
+        self._partitions[partition] = _Partition(self._make_store())
+
+    def restore(self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Apply changelog records; call `restored` after the last."""
+        named = [(k, v) for k, v in zip(keys, values, strict=True) if k is not None]
+        self._partitions[partition].store.put_many([k for k, _ in named], [v for _, v in named])
+
+    def restored(self, partition: int) -> None:
+        """All of a partition's changelog has been applied: open windows come back. Raises StateCorrupted."""
+        state = self._partitions[partition]
+        entries = [(k, v) for k, v in state.store.range() if k != STREAM_TIME]
+        if entries:
+            self._codec.decode(self._slots, partition, [k for k, _ in entries], [v for _, v in entries])
+            mine = np.flatnonzero(self._slots.live & (self._slots.partition == partition))
+            self._expect_close(self._slots.partition[mine], self._slots.start[mine])
+        if (time := state.store.get(STREAM_TIME)) is not None:
+            state.stream_time = state.flushed_time = self._codec.decode_time(time)
+
+    def close(self, partition: int) -> None:
+        """Let a partition go, with all that is not flushed."""
+        state = self._partitions.pop(partition, None)
+        if state is not None:
+            state.store.close()
+            live = np.flatnonzero(self._slots.live)
+            self._slots.free(live[self._slots.partition[live] == partition])
+            self._tombstones = [(p, k) for p, k in self._tombstones if p != partition]
+
+
+def _unusable(rule: str) -> Callable[[int], Reason]:
+    message = f"a window needs a {rule} that is neither null nor negative"
+    return lambda _: Reason("validation", "ValidationError", message, {"rule": rule})
+
+
+def _check_key_types(node: str, columns: Sequence[str], types: Sequence[pa.DataType]) -> None:
+    for column, kind in zip(columns, types, strict=True):
+        if not (
+            pa.types.is_string(kind)
+            or pa.types.is_integer(kind)
+            or pa.types.is_boolean(kind)
+            or pa.types.is_temporal(kind)
+        ):
+            raise TopologyError(
+                f"node {node!r}: key column {column!r} is {kind}; a window's key must be a string, an integer, "
+                f"a Boolean or a time"
+            )

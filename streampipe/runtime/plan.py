@@ -1,0 +1,258 @@
+"""From a topology to a task: schemas are found and registered, columns are checked, operators are wired.
+
+Everything that can be wrong with a processor is found here, before the first record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import typing
+from collections.abc import Callable
+from datetime import date, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from streampipe.errors import TopologyError, UnknownSubject
+from streampipe.operators.edges import SinkStep, SourceStep
+from streampipe.operators.effects import Effects, Step
+from streampipe.operators.function import FunctionStep, returned_dataclass
+from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
+from streampipe.operators.table import JoinStep, TableStep
+from streampipe.operators.windowed import WindowedStep
+from streampipe.runtime.port import SubTopology
+from streampipe.runtime.task import Input, TopologyTask
+from streampipe.schemas.catalog import SchemaCatalog
+from streampipe.schemas.codec import AvroDecoder, AvroEncoder
+from streampipe.schemas.port import Registry
+from streampipe.schemas.naming import avro_schema_for
+from streampipe.schemas.types import arrow_schema
+from streampipe.state.memory import MemoryStore
+from streampipe.state.port import StateStore
+from streampipe.topology import nodes
+from streampipe.topology.graph import sub_graphs
+from streampipe.topology.nodes import Node, Topology
+
+
+class TaskBuilder:
+    """Builds tasks of one topology. The registry is asked during the first build; later ones need no network.
+
+    `folder` holds .avsc files; `sleep(seconds)` is how a handler's retry waits.
+    """
+
+    def __init__(
+        self,
+        topology: Topology,
+        registry: Registry,
+        folder: str,
+        *,
+        sleep: Callable[[float], None],
+        make_store: Callable[[], StateStore] = MemoryStore,
+    ) -> None:
+        self.topology = topology
+        self._registry = registry
+        self._catalog = SchemaCatalog(registry, folder)
+        self._sleep, self._make_store = sleep, make_store
+        self._texts: dict[tuple[str, str | None], str | None] = {}
+        self._ids: dict[tuple[str, str], int] = {}
+
+    def build(self) -> TopologyTask:
+        """A fresh task without state. Raises TopologyError, ConfigError, UnknownSubject, Unavailable."""
+        return _Wiring(self).task()
+
+    def text(self, topic: str, explicit: str | None) -> str | None:
+        """Schema of a topic's values, None when nobody knows one."""
+        if (topic, explicit) not in self._texts:
+            try:
+                self._texts[topic, explicit] = self._catalog.for_topic(self._outside(topic), explicit)
+            except UnknownSubject:
+                self._texts[topic, explicit] = None
+        return self._texts[topic, explicit]
+
+    def _outside(self, topic: str) -> str:
+        """The topic that a renamed sink stands for: a replay writes what the live processor would."""
+        return topic.removesuffix(self.topology.sink_suffix) if self.topology.sink_suffix else topic
+
+    def decoder(self, topic: str, explicit: str | None) -> AvroDecoder:
+        """Decoder to a source's reader schema. Raises UnknownSubject."""
+        text = self.text(topic, explicit)
+        if text is None:
+            raise UnknownSubject(f"{topic}-value")
+        return AvroDecoder(self._registry, text)
+
+    def encoder(self, topic: str, text: str) -> AvroEncoder:
+        """Encoder of a schema, registered under the topic's subject."""
+        if (topic, text) not in self._ids:
+            self._ids[topic, text] = self._catalog.register(topic, text)
+        return AvroEncoder(text, self._ids[topic, text])
+
+    def internal(self, topic: str, schema: pa.Schema) -> tuple[AvroDecoder, AvroEncoder]:
+        """Both ends of a topic of our own, whose schema is made of its columns."""
+        text = avro_schema_for(_record_name(topic), schema)
+        return AvroDecoder(self._registry, text), self.encoder(topic, text)
+
+
+class _Wiring:
+    """One build: the steps of each node, then the task around them."""
+
+    def __init__(self, builder: TaskBuilder) -> None:
+        self._builder = builder
+        self._topology = builder.topology
+        self._effects = Effects(builder.topology.app_id, builder.topology.dead_letter_topic)
+        self._steps: dict[int, Step] = {}
+        self._schemas: dict[int, pa.Schema] = {}
+        self._inputs: dict[str, list[Input]] = {}
+        self._tables: list[TableStep] = []
+
+    def task(self) -> TopologyTask:
+        for node in self._topology.nodes:
+            step, schema = self._wire(node)
+            self._steps[id(node)], self._schemas[id(node)] = step, schema
+        graphs = sub_graphs(self._topology)
+        stateful = [
+            [s for n in g.nodes if isinstance(s := self._steps[id(n)], (WindowedStep, TableStep))] for g in graphs
+        ]
+        return TopologyTask(
+            self._effects, self._inputs, [SubTopology(g.streams, g.tables) for g in graphs], stateful, self._tables
+        )
+
+    def _wire(self, node: Node) -> tuple[Step, pa.Schema]:
+        """The step that a node's followers hang on, and the columns it gives them."""
+        match node:
+            case nodes.Source():
+                source = SourceStep(
+                    node.name, self._effects, self._builder.decoder(node.topic, node.schema), node.event_time
+                )
+                self._check_key(node, source.schema)
+                return self._input(node.topic, source), source.schema
+            case nodes.TableSource():
+                decoder = self._builder.decoder(node.topic, node.schema)
+                table = TableStep(node, self._effects, decoder, self._builder._make_store)
+                self._tables.append(table)
+                if not node.everywhere:
+                    self._input(node.topic, table)
+                return table, decoder.arrow
+            case nodes.Repartition():
+                return self._repartition(node)
+            case _:
+                step, schema = self._inner(node)
+                upstream = node.inputs[:1] if isinstance(node, nodes.Join) else node.inputs
+                for before in upstream:
+                    self._steps[id(before)].children.append(step)
+                return step, schema
+
+    def _input(self, topic: str, step: Input) -> Input:
+        self._inputs.setdefault(topic, []).append(step)
+        return step
+
+    def _repartition(self, node: nodes.Repartition) -> tuple[Step, pa.Schema]:
+        schema = self._schemas[id(node.inputs[0])]
+        self._check_key(node, schema)
+        decoder, encoder = self._builder.internal(node.topic, schema)
+        sink = SinkStep(node.name, self._effects, node.topic, encoder, node.key)
+        self._steps[id(node.inputs[0])].children.append(sink)
+        return self._input(node.topic, SourceStep(node.name, self._effects, decoder, None)), decoder.arrow
+
+    def _inner(self, node: Node) -> tuple[Step, pa.Schema]:
+        name, effects, schema = node.name, self._effects, self._schemas[id(node.inputs[0])]
+        step: Any
+        match node:
+            case nodes.Filter():
+                step = FilterStep(name, effects, node.predicate, schema)
+            case nodes.WithColumns():
+                step = WithColumnsStep(name, effects, node.columns, schema)
+            case nodes.Select():
+                step = SelectStep(name, effects, node.columns, schema)
+            case nodes.Expect():
+                step = ExpectStep(name, effects, node.rules, schema)
+            case nodes.Branch():
+                step = BranchStep(name, effects, node.predicates, node.arm, schema)
+            case nodes.Merge():
+                step = MergeStep(name, effects, [self._schemas[id(n)] for n in node.inputs])
+            case nodes.Join():
+                table = self._steps[id(node.table)]
+                assert isinstance(table, TableStep)
+                step = JoinStep(node, effects, schema, table)
+            case nodes.WindowedAggregate():
+                step = WindowedStep(node, effects, schema, self._builder._make_store)
+            case nodes.Handle():
+                output = arrow_schema(self._event_text(node))
+                step = FunctionStep(name, effects, node.function, node.retry, schema, output, self._builder._sleep)
+            case nodes.Sink():
+                return self._sink(node, schema), schema
+            case _:
+                raise AssertionError(f"no step for {node.kind}")
+        return step, step.schema
+
+    def _sink(self, node: nodes.Sink, schema: pa.Schema) -> SinkStep:
+        text = self._builder.text(node.topic, node.schema)
+        before = node.inputs[0]
+        if text is None and isinstance(before, nodes.Handle):
+            text = self._event_text(before)
+        if text is None:
+            text = avro_schema_for(_record_name(node.topic), schema)
+        _check_fits(node, schema, text)
+        return SinkStep(node.name, self._effects, node.topic, self._builder.encoder(node.topic, text))
+
+    def _event_text(self, node: nodes.Handle) -> str:
+        if (node.topic or node.schema) and (text := self._builder.text(node.topic or node.name, node.schema)):
+            return text
+        if returned := returned_dataclass(node.name, node.function):
+            return avro_schema_for(returned.__name__, _dataclass_schema(node.name, returned))
+        raise TopologyError(
+            f"handler {node.name!r}: nobody knows the schema of its events; give it schema=..., put "
+            f"{node.topic or '<topic>'}.avsc into the schemas folder, or annotate the dataclass it returns"
+        )
+
+    def _check_key(self, node: Node, schema: pa.Schema) -> None:
+        for column in node.key or ():
+            if column not in schema.names:
+                raise TopologyError(f"node {node.name!r}: key column {column!r} is not among {', '.join(schema.names)}")
+
+
+def _record_name(topic: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9_]", "_", topic)
+    return name if not name[0].isdigit() else f"_{name}"
+
+
+def _check_fits(node: nodes.Sink, schema: pa.Schema, text: str) -> None:
+    """The columns can become events of the sink's schema, as far as types tell."""
+    defaults = {f["name"] for f in json.loads(text)["fields"] if "default" in f}
+    for field in arrow_schema(text):
+        if field.name not in schema.names:
+            if field.name in defaults:
+                continue
+            raise TopologyError(
+                f"sink {node.name!r}: the schema of topic {node.topic!r} has field {field.name!r}, "
+                f"which is not among the columns: {', '.join(schema.names)}"
+            )
+        given = schema.field(field.name).type
+        try:
+            pa.array([], given).cast(field.type)
+        except pa.ArrowException:
+            if given != field.type and not pa.types.is_nested(given):
+                raise TopologyError(
+                    f"sink {node.name!r}: column {field.name!r} is {given}, but topic {node.topic!r} has {field.type}"
+                ) from None
+
+
+_ARROW: dict[Any, pa.DataType] = {
+    bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string(), bytes: pa.binary(),
+    datetime: pa.timestamp("ms", tz="UTC"), date: pa.date32(),
+}  # fmt: skip
+
+
+def _dataclass_schema(handler: str, kind: type) -> pa.Schema:
+    fields = []
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = hints[field.name]
+        options = [a for a in typing.get_args(hint) if a is not type(None)] or [hint]
+        if len(options) != 1 or options[0] not in _ARROW:
+            raise TopologyError(
+                f"handler {handler!r}: no Avro type for {kind.__name__}.{field.name}: {hint}; give it schema=..."
+            )
+        fields.append(pa.field(field.name, _ARROW[options[0]], nullable=options[0] is not hint))
+    return pa.schema(fields)

@@ -1,0 +1,145 @@
+"""The pure task: a topology's operators wired together, fed with batches, giving output. See `port.Task`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import assert_never
+
+import numpy as np
+
+from streampipe.operators.edges import SourceStep
+from streampipe.operators.effects import Effects
+from streampipe.operators.frame import Origin
+from streampipe.operators.table import TableStep
+from streampipe.operators.windowed import WindowedStep
+from streampipe.records import RecordBatch, TopicPartition
+from streampipe.runtime.port import Restore, SubTopology, TaskOutput
+
+Input = SourceStep | TableStep
+
+
+class TopologyTask:
+    """`Task` for one topology. `stateful` lists, for each sub-topology, the steps that keep state by partition."""
+
+    def __init__(
+        self,
+        effects: Effects,
+        inputs: Mapping[str, Sequence[Input]],
+        subtopologies: Sequence[SubTopology],
+        stateful: Sequence[Sequence[WindowedStep | TableStep]],
+        tables: Sequence[TableStep],
+    ) -> None:
+        self.subtopologies = subtopologies
+        self._effects, self._inputs, self._stateful = effects, inputs, stateful
+        self._windows = [step for steps in stateful for step in steps if isinstance(step, WindowedStep)]
+        self._shared = {
+            t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
+        }
+        self.global_tables = tuple(self._shared)
+        self._by_name = {step.name: step for steps in stateful for step in steps}
+        self._owned: set[TopicPartition] = set()
+        self._open: set[tuple[int, int]] = set()
+        self._unsettled: set[tuple[str, int]] = set()
+        self._output = TaskOutput()
+
+    def assign(self, partitions: Collection[TopicPartition]) -> list[Restore]:
+        """Take partitions on; returns what to restore before any of their records is processed."""
+        self._owned.update(partitions)
+        restores = []
+        for number, sub in enumerate(self.subtopologies):
+            inputs = {*sub.streams, *sub.tables}
+            for partition in sorted({p.partition for p in partitions if p.topic in inputs}):
+                if (number, partition) not in self._open:
+                    self._open.add((number, partition))
+                    restores += [self._restore_of(step, partition) for step in self._stateful[number]]
+        return restores
+
+    def _restore_of(self, step: WindowedStep | TableStep, partition: int) -> Restore:
+        match step:
+            case WindowedStep():
+                step.open(partition)
+                self._unsettled.add((step.name, partition))
+                return Restore(step.name, partition, TopicPartition(step.changelog, partition), "end")
+            case TableStep():
+                return Restore(step.name, partition, TopicPartition(step.topic, partition), "committed")
+        assert_never(step)
+
+    def restore(self, what: Restore, batch: RecordBatch) -> None:
+        """Feed changelog or table records of one `Restore`, in order."""
+        step = self._by_name[what.store]
+        if isinstance(step, TableStep):
+            step.load(batch)
+        else:
+            step.restore(what.partition, batch.keys, batch.values)
+
+    def revoke(self, partitions: Collection[TopicPartition]) -> None:
+        """Let partitions go; state goes with the last input of its sub-topology and partition."""
+        self._owned.difference_update(partitions)
+        for number, partition in sorted(self._open):
+            sub = self.subtopologies[number]
+            if not any(TopicPartition(t, partition) in self._owned for t in (*sub.streams, *sub.tables)):
+                self._open.discard((number, partition))
+                for step in self._stateful[number]:
+                    step.close(partition)
+                    self._unsettled.discard((step.name, partition))
+
+    def load(self, batch: RecordBatch) -> list[str]:
+        """Apply records of a global table; a line for each bad one."""
+        return [line for step in self._shared[batch.topic] for line in step.load(batch)]
+
+    def process(self, batch: RecordBatch) -> None:
+        """Process records of one topic. Raises Unavailable with nothing changed, or ProcessingStopped."""
+        if not len(batch):
+            return
+        steps = self._inputs[batch.topic]
+        decoded = [step.decode(batch) for step in steps]  # all that may be unavailable, before any effect
+        partitions = np.unique(batch.partitions).tolist()
+        self._settle(partitions)
+        first = Origin.of(batch)
+        for step, columns in zip(steps, decoded, strict=True):
+            origin = Origin.of(batch)
+            origin.fates = first.fates  # one fate a record, however many nodes read its topic
+            step.feed(origin, columns)
+        assert first.fates is not None
+        self._output.count(batch.topic, first.fates)
+        for partition in partitions:
+            end = int(batch.offsets[batch.partitions == partition].max()) + 1
+            self._output.offsets[TopicPartition(batch.topic, partition)] = end
+
+    def _settle(self, partitions: Collection[int]) -> None:
+        """State of these partitions has been restored, or they would not be processed: open it."""
+        if self._unsettled:
+            for step in self._windows:
+                for partition in partitions:
+                    if (step.name, partition) in self._unsettled:
+                        self._unsettled.discard((step.name, partition))
+                        step.restored(partition)
+
+    def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
+        """Let stream time of these idle partitions follow the wall clock."""
+        self._settle(idle)
+        for step in self._windows:
+            step.advance(now_ms, idle)
+
+    def close_windows(self) -> None:
+        """Close every open window, of upstream aggregates first."""
+        self._settle([partition for _, partition in sorted(self._open)])
+        for step in self._windows:
+            step.close_all()
+
+    def take(self) -> TaskOutput:
+        """Output so far."""
+        effects, out = self._effects, self._output
+        out.records, effects.records = effects.records, []
+        out.changelog, effects.changelog = effects.changelog, []
+        out.dead_letters = effects.take_dead_letters()
+        out.failures, effects.failures = effects.failures, type(effects.failures)()
+        out.late_drops, effects.late_drops = effects.late_drops, type(effects.late_drops)()
+        self._output = TaskOutput()
+        return out
+
+    def drain(self) -> TaskOutput:
+        """Output so far, pending updates and dirty state included."""
+        for step in self._windows:
+            step.flush()
+        return self.take()
