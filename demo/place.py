@@ -1,0 +1,67 @@
+"""Where the demo's topics live, and how its commands reach them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from demo.dataset import ROOT
+from streampipe import config
+from streampipe.brokers.opening import open_broker
+from streampipe.brokers.port import Broker
+from streampipe.errors import StreampipeError, Unavailable
+from streampipe.schemas.registry import open_registry
+
+COMMAND = (sys.executable, "-m", "streampipe.cli.main")
+
+
+class CommandFailed(StreampipeError):
+    """A streampipe command of the demo ended with an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Addresses of a broker and a registry, as in streampipe's settings."""
+
+    broker: str
+    registry: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """This process's environment, pointed at the place; metrics on any free port."""
+        ours = {"STREAMPIPE_BROKER": self.broker, "STREAMPIPE_REGISTRY": self.registry, "STREAMPIPE_HTTP_PORT": "0"}
+        return {**os.environ, **ours, "PYTHONPATH": str(ROOT)}
+
+    def open(self) -> Broker:
+        """The broker itself, for what has no command: raw bytes and progress."""
+        settings = config.load(environment=self.environment)
+        return open_broker(settings.broker, settings.kafka)
+
+    @retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(90), reraise=True)
+    def wait(self) -> None:
+        """Return once broker and registry answer. Raises Unavailable when they do not within 90 s."""
+        settings = config.load(environment=self.environment)
+        admin = self.open().admin()
+        try:
+            admin.topics()
+        finally:
+            admin.close()
+        registry = open_registry(settings.registry, settings.registry_options)
+        try:
+            registry.subjects()
+        finally:
+            registry.close()
+
+    def streampipe(self, *arguments: str, stdin: bytes | None = None) -> bytes:
+        """Standard output of one streampipe command. Raises CommandFailed with the last line it complained in."""
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=ROOT, env=self.environment, input=stdin, capture_output=True, check=False
+        )
+        if done.returncode:
+            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
+            raise CommandFailed(f"streampipe {' '.join(arguments)}: exit code {done.returncode}: {lines[-1]}")
+        return done.stdout
