@@ -1,0 +1,152 @@
+"""Reading state back before its partitions are processed, in bounded steps between polls of the group."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from streampipe.brokers.port import Admin, Broker, Reader
+from streampipe.clock import Clock
+from streampipe.errors import StateCorrupted
+from streampipe.records import RecordBatch, TopicPartition
+from streampipe.runtime.port import Observer, Restore, Task
+
+STEP_RECORDS = 20_000
+STEP_WAIT_S = 0.05
+
+
+def by_partition(batch: RecordBatch) -> Iterable[tuple[TopicPartition, RecordBatch]]:
+    """The batch cut by partition, order kept within each."""
+    numbers = np.unique(batch.partitions)
+    if len(numbers) == 1:
+        yield TopicPartition(batch.topic, int(numbers[0])), batch
+        return
+    for number in numbers.tolist():
+        yield TopicPartition(batch.topic, number), batch.take(np.flatnonzero(batch.partitions == number))
+
+
+class Restorer:
+    """Restores under way on one worker.
+
+    The bound of a changelog is its high watermark as of before reading, captured with read_uncommitted, and
+    reading is read_committed: a bound at the last stable offset would miss records committed above a
+    transaction that a crashed writer left open (KAFKA-10167). Done is when the reader's position, which moves
+    past control records too, reaches the bound.
+    """
+
+    def __init__(self, broker: Broker, admin: Admin, observer: Observer, clock: Clock, patience_s: float) -> None:
+        self._broker, self._admin, self._observer, self._clock = broker, admin, observer, clock
+        self._patience_s = patience_s
+        self._active: dict[TopicPartition, Restore] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._bounds: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._queue: deque[tuple[TopicPartition, RecordBatch]] = deque()
+        self._reader: Reader | None = None
+        self._progress_at = clock.monotonic_s()
+
+    @property
+    def partitions(self) -> set[int]:
+        """Numbers of the partitions that must wait."""
+        return {restore.partition for restore in self._active.values()}
+
+    def add(self, restores: Collection[Restore], committed: Mapping[TopicPartition, int]) -> None:
+        """Take restores on; `committed` are the group's offsets of the partitions they came with."""
+        for restore in restores:
+            self._active[restore.source] = restore
+        self._committed.update(committed)
+        self._reopen()
+
+    def drop(self, partitions: Collection[int]) -> None:
+        """Forget the restores of these partition numbers."""
+        for source in [s for s, restore in self._active.items() if restore.partition in partitions]:
+            self._forget(source)
+        self._reopen()
+
+    def step(self, task: Task) -> None:
+        """Read and apply some more. Raises Unavailable (call again), StateCorrupted when nothing moves for long."""
+        if not self._active:
+            return
+        self._plan()
+        started = self._clock.monotonic_s()
+        restored: dict[TopicPartition, int] = {}
+        if not self._queue and self._reader is not None:
+            for batch in self._reader.poll(STEP_RECORDS, STEP_WAIT_S):
+                self._queue.extend((tp, rows) for tp, rows in by_partition(batch) if tp in self._active)
+        while self._queue:
+            source, rows = self._queue[0]
+            task.restore(self._active[source], self._below_bound(source, rows))
+            self._queue.popleft()
+            restored[source] = restored.get(source, 0) + len(rows)
+        self._advance(restored, self._clock.monotonic_s() - started)
+
+    def close(self) -> None:
+        """Forget everything."""
+        for source in list(self._active):
+            self._forget(source)
+        self._reopen()
+
+    def _plan(self) -> None:
+        if self._reader is not None:
+            return
+        new = [source for source in self._active if source not in self._bounds]
+        ends = [source for source in new if self._active[source].upto == "end"]
+        bounds = self._admin.offsets(ends, "latest", "read_uncommitted") if ends else {}
+        firsts = self._admin.offsets(new, "earliest") if new else {}
+        for source in new:
+            self._positions[source] = firsts[source]
+            self._bounds[source] = bounds[source] if source in bounds else self._committed.get(source, 0)
+        self._finish()
+        if self._active:
+            self._reader = self._broker.reader({source: self._positions[source] for source in self._active})
+        self._progress_at = self._clock.monotonic_s()
+
+    def _below_bound(self, source: TopicPartition, rows: RecordBatch) -> RecordBatch:
+        bound = self._bounds[source]
+        below = int(np.searchsorted(rows.offsets, bound))
+        return rows if below == len(rows) else rows.slice(0, below)
+
+    def _advance(self, restored: Mapping[TopicPartition, int], seconds: float) -> None:
+        if self._reader is None:
+            return
+        moved = False
+        for source, restore in self._active.items():
+            position = self._reader.position(source)
+            moved |= position > self._positions[source]
+            self._positions[source] = max(position, self._positions[source])
+            if source in restored:
+                left = max(0, self._bounds[source] - position)
+                self._observer.restoring(restore.store, restored[source], left, seconds)
+        now = self._clock.monotonic_s()
+        if moved:
+            self._progress_at = now
+        elif now - self._progress_at > self._patience_s:
+            raise StateCorrupted(self._stalled())
+        self._finish()
+
+    def _finish(self) -> None:
+        for source in [s for s in self._active if self._positions[s] >= self._bounds[s]]:
+            self._observer.restoring(self._active[source].store, 0, 0, 0.0)
+            self._forget(source)
+        if not self._active:
+            self._reopen()
+
+    def _stalled(self) -> str:
+        where = ", ".join(f"{s} at {self._positions[s]} of {self._bounds[s]}" for s in self._active)
+        return (
+            f"state cannot be restored: nothing read for {self._patience_s:.0f} s ({where}); "
+            f"look for a transaction that never ends, or for a topic that was cut off"
+        )
+
+    def _forget(self, source: TopicPartition) -> None:
+        self._active.pop(source, None)
+        self._bounds.pop(source, None)
+        self._positions.pop(source, None)
+
+    def _reopen(self) -> None:
+        self._queue.clear()  # read again from the last position; applying an update twice changes nothing
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None

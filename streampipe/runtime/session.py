@@ -1,0 +1,446 @@
+"""One membership of the group: a consumer, a producer and a task that live and die together."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from streampipe.brokers.port import Admin, Broker
+from streampipe.clock import Clock, SystemClock
+from streampipe.config import Settings
+from streampipe.errors import Fenced, StreampipeError, Unavailable
+from streampipe.records import RecordBatch, TopicPartition
+from streampipe.runtime.commit import Committer, MemberFenced, open_committer
+from streampipe.runtime.global_tables import GlobalTables
+from streampipe.runtime.idle import IdlePartitions
+from streampipe.runtime.observer import NullObserver
+from streampipe.runtime.port import Observer, State, Task, TaskOutput
+from streampipe.runtime.restore import Restorer
+from streampipe.runtime.uncommitted import Uncommitted
+
+log = logging.getLogger(__name__)
+
+MAX_UNCOMMITTED = 500_000
+"""Records processed between two commits, at most: bounds memory when commits are far apart."""
+MAX_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker is to do; the same for each of its memberships."""
+
+    task_factory: Callable[[], Task]
+    broker: Broker
+    settings: Settings
+    app_id: str
+    slot: int = 0
+    instance: str = ""
+    observer: Observer = field(default_factory=NullObserver)
+    clock: Clock = field(default_factory=SystemClock)
+    until: Mapping[TopicPartition, int] = field(default_factory=dict)
+    replay: bool = False
+    idle_after_s: float = 30.0
+    restore_patience_s: float = 120.0
+
+    @property
+    def transactional_id(self) -> str:
+        """Stable per worker slot, so that a restarted worker ends its predecessor's transaction at once."""
+        return "-".join(part for part in (self.app_id, self.instance, str(self.slot)) if part)
+
+
+def input_topics(task: Task) -> set[str]:
+    """Every topic that the group consumes."""
+    return {topic for part in task.subtopologies for topic in (*part.streams, *part.tables)}
+
+
+class Session:
+    """Polls, processes and commits, a step at a time; also the listener of its own group membership.
+
+    Listener calls only note what happened, apart from the last commit of partitions that go away: whatever needs
+    the broker is done by the next step, where it can be tried again.
+    """
+
+    def __init__(self, job: Job, admin: Admin) -> None:
+        self._job, self._admin = job, admin
+        self._observer, self._clock, self._settings = job.observer, job.clock, job.settings
+        self._closing = False
+        self.task = job.task_factory()
+        self._topics = input_topics(self.task)
+        co_partitioned = any(len(part.streams) + len(part.tables) > 1 for part in self.task.subtopologies)
+        self.consumer = job.broker.consumer(job.app_id, co_partitioned=co_partitioned, client_id=job.transactional_id)
+        try:
+            self.committer: Committer = self._open_committer()
+        except BaseException:
+            self.consumer.close()
+            raise
+        self._owned: set[TopicPartition] = set()
+        self._arriving: set[TopicPartition] = set()
+        self._paused: set[TopicPartition] = set()
+        self._rewind = False
+        self._lost = False
+        self._metadata: object = None
+        self._state: State | None = None
+        self._limit = self._settings.batch_size
+        self._suspects = 0
+        self.commits = 0
+        self._fresh()
+
+    def _open_committer(self) -> Committer:
+        return open_committer(self._settings, self._job.broker, self.consumer, self._job.transactional_id)
+
+    def _fresh(self) -> None:
+        """Everything that is thrown away together with a task."""
+        self._tables = GlobalTables(self.task.global_tables, self._job.broker, self._admin, self._clock)
+        self._restorer = Restorer(
+            self._job.broker, self._admin, self._observer, self._clock, self._job.restore_patience_s
+        )
+        self._idle = IdlePartitions(self._admin, self._clock, self._job.idle_after_s)
+        self._pending: deque[RecordBatch] = deque()
+        self._committed: dict[TopicPartition, int] = {}
+        self._table_ends: dict[TopicPartition, int] = {}
+        self._touched = False
+        self._retry_at = 0.0
+        self._retry_s = 0.0
+        self._polled = 0
+        self.activity = 0
+        """Grows whenever this worker takes on partitions or processes records."""
+        self.uncommitted = Uncommitted()
+        self._last_commit = self._clock.monotonic_s()
+
+    def join(self) -> None:
+        """Join the group. Raises UnknownTopic, Unavailable."""
+        self.consumer.subscribe(self._topics, self)
+
+    # -- what the group decides ------------------------------------------------------------------------------
+
+    def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Hold the partitions back; the next step takes them on."""
+        if self._closing:
+            return
+        self._tell("rebalancing")
+        self._arriving |= set(partitions)
+        self.consumer.pause(partitions)
+        self._paused |= set(partitions)
+        self._observer.rebalanced("assigned", partitions, 0.0)
+
+    def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Commit what is processed, then let go."""
+        if self._closing:
+            return
+        self._tell("rebalancing")
+        started = self._clock.monotonic_s()
+        try:
+            if not self._lost:
+                # Still the owner until this returns, perhaps in a newer generation than that of the last poll.
+                self._metadata = self.consumer.group_metadata()
+                self.commit()
+        finally:
+            self._let_go(set(partitions))
+        self._observer.rebalanced("revoked", partitions, self._clock.monotonic_s() - started)
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Somebody else may own them already: everything uncommitted is void."""
+        if self._closing:
+            return
+        self._lost = True
+        self._observer.rebalanced("lost", partitions, 0.0)
+
+    def _let_go(self, gone: set[TopicPartition]) -> None:
+        self._pending = deque(b for b in (_without(b, gone) for b in self._pending) if len(b))
+        self.task.revoke(sorted(gone & self._owned))
+        self._owned -= gone
+        self._arriving -= gone
+        self._paused -= gone
+        self._idle.forget(gone)
+        for partition in gone:
+            self._committed.pop(partition, None)
+            self._table_ends.pop(partition, None)
+        # A restore does not say which of the topics it serves: those that stay behind are taken on once more.
+        numbers = self._restorer.partitions & {tp.partition for tp in gone}
+        if numbers:
+            self._restorer.drop(numbers)
+            again = {tp for tp in self._owned if tp.partition in numbers}
+            self.task.revoke(sorted(again))
+            self._owned -= again
+            self._arriving |= again
+
+    def _tell(self, state: State) -> None:
+        if state != self._state:
+            self._observer.state(state)
+            self._state = state
+
+    # -- one step --------------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """One round of the loop. Raises Unavailable: call again; anything else: nothing uncommitted may stay."""
+        self._take_on()
+        self._hold()
+        self._pending.extend(self._poll())
+        if self._lost:
+            raise MemberFenced("this member fell out of the group; its partitions were lost")
+        self._tables.step(self.task)
+        self._restorer.step(self.task)
+        self._process()
+        if self._commit_is_due():
+            self.commit()
+        elif self.committer.early and self._touched:
+            self._produce_early()
+        self._follow_clock()
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing arrived lately and nothing is left to do."""
+        return not (self._pending or self._arriving or self._polled or self.uncommitted or self._touched
+                    or self._restoring)  # fmt: skip
+
+    @property
+    def _restoring(self) -> bool:
+        return bool(self._restorer.partitions) or not self._tables.loaded
+
+    def _take_on(self) -> None:
+        if not self._arriving:
+            return
+        arriving = sorted(self._arriving)
+        committed = self.consumer.committed(arriving)
+        tables = {topic for part in self.task.subtopologies for topic in part.tables}
+        table_partitions = [tp for tp in arriving if tp.topic in tables]
+        ends = self._admin.offsets(table_partitions, "latest", "read_uncommitted") if table_partitions else {}
+        if self._rewind:
+            starts = self._admin.offsets([tp for tp in arriving if tp not in committed], "earliest") | committed
+            for partition in arriving:
+                self.consumer.seek(partition, starts[partition])
+            self._rewind = False
+        self._table_ends.update(ends)
+        self._committed.update(committed)
+        self._restorer.add(self.task.assign(arriving), committed)
+        self._owned |= self._arriving
+        self._arriving.clear()
+        self.activity += 1
+        for partition in arriving:
+            self._idle.heard(partition)
+
+    def _hold(self) -> None:
+        """Pause and resume so that exactly the partitions that must wait are paused."""
+        position = self.consumer.position
+        self._table_ends = {tp: end for tp, end in self._table_ends.items() if position(tp) < end}
+        held = self._held()
+        if pause := held - self._paused:
+            self.consumer.pause(sorted(pause))
+        if resume := self._paused - held:
+            self.consumer.resume(sorted(resume))
+        self._paused = held
+        self._tell("restoring" if self._restoring or self._arriving else "running")
+
+    def _held(self) -> set[TopicPartition]:
+        mine = self._owned | self._arriving
+        if self._retry_at or not self._tables.loaded:
+            return mine
+        numbers = self._restorer.partitions
+        held = self._arriving | {tp for tp in self._owned if tp.partition in numbers}
+        for part in self.task.subtopologies:
+            behind = {tp.partition for tp in self._table_ends if tp.topic in part.tables}
+            held |= {tp for tp in self._owned if tp.topic in part.streams and tp.partition in behind}
+        until = self._job.until
+        return held | {tp for tp in self._owned if tp in until and self.consumer.position(tp) >= until[tp]}
+
+    def _poll(self) -> list[RecordBatch]:
+        started = self._clock.monotonic_s()
+        batches = self.consumer.poll(self._limit, self._wait_s(started))
+        self._metadata = self.consumer.group_metadata()
+        self._polled = sum(map(len, batches))
+        self._observer.polled(self._polled, self._clock.monotonic_s() - started)
+        for batch in batches:
+            self._observer.consumed(batch.topic, len(batch), sum(map(len, filter(None, batch.values))))
+        return [batch for batch in map(self._admit, batches) if len(batch)]
+
+    def _wait_s(self, now: float) -> float:
+        longest = self._settings.max_poll_wait_ms / 1000
+        if self._retry_at:
+            return min(longest, max(0.0, self._retry_at - now))
+        if self._pending or self._restoring or self._arriving:
+            return 0.0
+        if self.uncommitted or self._touched:
+            return min(longest, max(0.0, self._commit_at() - now))
+        return longest
+
+    def _admit(self, batch: RecordBatch) -> RecordBatch:
+        """Only records that may be processed now; the others will be handed over again."""
+        mine, until = self._owned, self._job.until
+        if not until and not self._paused:
+            return batch
+        refused = np.zeros(len(batch), np.bool_)
+        for number in np.unique(batch.partitions).tolist():
+            partition = TopicPartition(batch.topic, number)
+            rows = batch.partitions == number
+            if partition in mine and partition not in self._paused:
+                rows &= batch.offsets >= until.get(partition, np.iinfo(np.int64).max)
+            if rows.any():
+                if partition in mine | self._arriving:
+                    self.consumer.seek(partition, int(batch.offsets[rows][0]))
+                refused |= rows
+        return batch.take(np.flatnonzero(~refused)) if refused.any() else batch
+
+    def _process(self) -> None:
+        if not self._pending:
+            if not self._polled and not self._paused and not self.uncommitted:
+                self._observer.oldest_unprocessed(dict.fromkeys(self._owned))
+            return
+        if self._clock.monotonic_s() < self._retry_at:
+            return
+        while self._pending:
+            batch = self._pending[0]
+            started = self._clock.monotonic_s()
+            try:
+                self.task.process(batch)
+            except Unavailable as error:
+                self._wait_for_dependency(error)
+                return
+            self._pending.popleft()
+            self._processed(batch, self._clock.monotonic_s() - started)
+        if self._retry_at:
+            self._retry_at = self._retry_s = 0.0
+            self._observer.broker_reachable(True)
+        self._observer.oldest_unprocessed(self.uncommitted.oldest(self._owned))
+
+    def _processed(self, batch: RecordBatch, seconds: float) -> None:
+        self._touched = True
+        self.activity += 1
+        self.uncommitted.processed(batch)
+        self._observer.processed(batch.topic, len(batch), seconds)
+        for number in np.unique(batch.partitions).tolist():
+            self._idle.heard(TopicPartition(batch.topic, number))
+
+    def _wait_for_dependency(self, error: Unavailable) -> None:
+        self._retry_s = min(MAX_RETRY_S, self._retry_s * 2 or 0.1)
+        self._retry_at = self._clock.monotonic_s() + self._retry_s
+        self._observer.broker_reachable(False)
+        log.warning("processing waits, next try in %.1f s: %s", self._retry_s, error)
+
+    def _follow_clock(self) -> None:
+        if self._job.replay or self._retry_at or self._restoring:
+            return
+        idle = self._idle.look(self._paused, self.consumer.position)
+        if idle:
+            self.task.advance(self._clock.now_ms(), idle)
+            self._touched = True
+
+    # -- commit ----------------------------------------------------------------------------------------------
+
+    def close_windows(self) -> None:
+        """Close every open window and commit what that gives."""
+        self.task.close_windows()
+        self._touched = True
+        self.commit()
+
+    def commit(self) -> None:
+        """Make everything processed so far visible; nothing happens when there is nothing new."""
+        started = self._clock.monotonic_s()
+        self._last_commit = started
+        output = self.task.drain() if self._touched else TaskOutput()
+        positions = {tp: max(self._next_offset(tp), self._committed.get(tp, 0)) for tp in self._owned}
+        moved = {tp: offset for tp, offset in positions.items() if offset > self._committed.get(tp, 0)}
+        self.uncommitted.gave(output)
+        if moved or self.uncommitted:
+            self._commit(output, moved or positions, started)
+        self._touched = False
+        self.uncommitted = Uncommitted()
+
+    def _commit(self, output: TaskOutput, offsets: dict[TopicPartition, int], started: float) -> None:
+        try:
+            self.committer.commit(output, offsets, self._metadata)
+        except StreampipeError as error:
+            self._observer.committed(_result(error), self._clock.monotonic_s() - started, None, None)
+            raise
+        self._committed.update(offsets)
+        self.commits += 1
+        self._suspects -= self.uncommitted.records
+        if self._suspects <= 0:
+            self._limit = self._settings.batch_size
+        for topic, count in self.uncommitted.produced.items():
+            self._observer.produced(topic, count)
+        latencies = self.uncommitted.latencies_s(self._clock.now_ms())
+        seconds = self._clock.monotonic_s() - started
+        self._observer.committed("ok", seconds, self.uncommitted.counts(offsets), latencies)
+
+    def _produce_early(self) -> None:
+        output = self.task.take()
+        if output:
+            self.uncommitted.gave(output)
+            self.committer.produce(output)
+
+    def _commit_at(self) -> float:
+        return self._last_commit + self._settings.commit_interval_ms / 1000
+
+    def _commit_is_due(self) -> bool:
+        narrowed = self._suspects > 0 and self.uncommitted.records > 0
+        too_much = self.uncommitted.records >= MAX_UNCOMMITTED
+        return narrowed or too_much or self._clock.monotonic_s() >= self._commit_at()
+
+    def _next_offset(self, partition: TopicPartition) -> int:
+        """What to commit: the first record not processed yet, else the position, past control records too."""
+        for batch in self._pending:
+            if batch.topic == partition.topic:
+                rows = batch.offsets[batch.partitions == partition.partition]
+                if len(rows):
+                    return int(rows[0])
+        position = self.consumer.position(partition)
+        return min(position, self._job.until.get(partition, position))
+
+    # -- after a failure, and the end ------------------------------------------------------------------------
+
+    def reset(self, *, new_producer: bool) -> None:
+        """Forget everything uncommitted and start again from the committed offsets, still in the group.
+
+        Raises Unavailable (call again), Fenced.
+        """
+        if new_producer:
+            self.committer.close()
+            self.committer = self._open_committer()
+        else:
+            self.committer.abort()
+        self._tables.close()
+        self._restorer.close()
+        self.task = self._job.task_factory()
+        self._fresh()
+        self._owned = set()
+        self._arriving = set(self.consumer.assignment())
+        self._paused &= self._arriving
+        self._rewind = True
+        self._lost = False
+
+    def narrow(self) -> bool:
+        """Halve the records of a transaction until those that just failed are committed; False: it was one record."""
+        failed = self.uncommitted.records
+        self._suspects = max(failed, self._suspects, 1)
+        self._limit = max(1, min(self._limit, failed) // 2)
+        return failed > 1
+
+    def uncommitted_ranges(self) -> str:
+        """The offsets of the records since the last commit, for a message."""
+        return self.uncommitted.ranges({tp: self._next_offset(tp) for tp in self._owned})
+
+    def close(self) -> None:
+        """Leave the group; what is not committed is taken back."""
+        self._closing = True
+        try:
+            self._tables.close()
+            self._restorer.close()
+            self.committer.close()
+        finally:
+            self.consumer.close()
+
+
+def _without(batch: RecordBatch, gone: Collection[TopicPartition]) -> RecordBatch:
+    numbers = [tp.partition for tp in gone if tp.topic == batch.topic]
+    return batch.take(np.flatnonzero(~np.isin(batch.partitions, numbers)))
+
+
+def _result(error: StreampipeError) -> Literal["rebalance", "fenced", "error"]:
+    if isinstance(error, MemberFenced):
+        return "rebalance"
+    return "fenced" if isinstance(error, Fenced) else "error"
