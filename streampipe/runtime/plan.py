@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import typing
 from collections.abc import Callable
 from datetime import date, datetime
@@ -25,10 +24,10 @@ from streampipe.operators.windowed import WindowedStep
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.schemas.catalog import SchemaCatalog
-from streampipe.schemas.codec import AvroDecoder, AvroEncoder
+from streampipe.schemas.codec import AvroDecoder, AvroEncoder, parse_record
 from streampipe.schemas.port import Registry
 from streampipe.schemas.naming import avro_schema_for
-from streampipe.schemas.types import arrow_schema
+from streampipe.schemas.types import schema_of
 from streampipe.state.memory import MemoryStore
 from streampipe.state.port import StateStore
 from streampipe.topology import nodes
@@ -90,7 +89,7 @@ class TaskBuilder:
 
     def internal(self, topic: str, schema: pa.Schema) -> tuple[AvroDecoder, AvroEncoder]:
         """Both ends of a topic of our own, whose schema is made of its columns."""
-        text = avro_schema_for(_record_name(topic), schema)
+        text = avro_schema_for(topic, schema)
         return AvroDecoder(self._registry, text), self.encoder(topic, text)
 
 
@@ -178,7 +177,7 @@ class _Wiring:
             case nodes.WindowedAggregate():
                 step = WindowedStep(node, effects, schema, self._builder._make_store)
             case nodes.Handle():
-                output = arrow_schema(self._event_text(node))
+                output = schema_of(parse_record(self._event_text(node), f"handler {node.name!r}"))
                 step = FunctionStep(name, effects, node.function, node.retry, schema, output, self._builder._sleep)
             case nodes.Sink():
                 return self._sink(node, schema), schema
@@ -192,7 +191,7 @@ class _Wiring:
         if text is None and isinstance(before, nodes.Handle):
             text = self._event_text(before)
         if text is None:
-            text = avro_schema_for(_record_name(node.topic), schema)
+            text = avro_schema_for(node.topic, schema)
         _check_fits(node, schema, text)
         return SinkStep(node.name, self._effects, node.topic, self._builder.encoder(node.topic, text))
 
@@ -212,15 +211,10 @@ class _Wiring:
                 raise TopologyError(f"node {node.name!r}: key column {column!r} is not among {', '.join(schema.names)}")
 
 
-def _record_name(topic: str) -> str:
-    name = re.sub(r"[^A-Za-z0-9_]", "_", topic)
-    return name if not name[0].isdigit() else f"_{name}"
-
-
 def _check_fits(node: nodes.Sink, schema: pa.Schema, text: str) -> None:
     """The columns can become events of the sink's schema, as far as types tell."""
     defaults = {f["name"] for f in json.loads(text)["fields"] if "default" in f}
-    for field in arrow_schema(text):
+    for field in schema_of(parse_record(text, f"schema of topic {node.topic!r}")):
         if field.name not in schema.names:
             if field.name in defaults:
                 continue

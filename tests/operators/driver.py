@@ -1,0 +1,151 @@
+"""Runs a processor's task on records given as Python events, and reads back what it gave as Python values."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from streampipe import Processor
+from streampipe.records import ProduceBatch, Record, TopicPartition, batch_of
+from streampipe.runtime.plan import TaskBuilder
+from streampipe.runtime.port import OUTCOMES, TaskOutput
+from streampipe.runtime.task import TopologyTask
+from streampipe.schemas.codec import AvroDecoder, AvroEncoder
+from streampipe.schemas.registry.local import LocalRegistry
+
+
+class Event(NamedTuple):
+    """An input record. A value of bytes goes in as it is; a dict is encoded."""
+
+    topic: str
+    key: str | None
+    value: dict[str, Any] | bytes | None
+    timestamp: int
+    partition: int = 0
+
+
+@dataclass
+class Result:
+    """Everything a run gave. `records[topic]` are (key, event, timestamp) in order."""
+
+    records: dict[str, list[tuple[bytes | None, Any, int]]] = field(default_factory=lambda: defaultdict(list))
+    dead: list[tuple[bytes | None, bytes | None, dict[str, str]]] = field(default_factory=list)
+    changelog: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=lambda: defaultdict(dict))
+    outcomes: Counter[str] = field(default_factory=Counter)
+    offsets: dict[TopicPartition, int] = field(default_factory=dict)
+
+    def by_key(self, topic: str) -> dict[bytes | None, list[Any]]:
+        """Events of a topic by key, in order."""
+        out: dict[bytes | None, list[Any]] = defaultdict(list)
+        for key, event, _ in self.records[topic]:
+            out[key].append(event)
+        return dict(out)
+
+
+class Driver:
+    """One task, fed in batches of any size, its repartition topics looped back."""
+
+    def __init__(self, processor: Processor, schemas: dict[str, str], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for topic, text in schemas.items():
+            (folder / f"{topic}.avsc").write_text(text)
+        self.registry = LocalRegistry(str(folder / "registry.db"))
+        self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None)
+        self._encoders = {t: AvroEncoder(s, self.registry.register(f"{t}-value", s)) for t, s in schemas.items()}
+        self._offsets: Counter[TopicPartition] = Counter()
+        self.result = Result()
+        self.task = self.start()
+
+    def start(self) -> TopologyTask:
+        """A fresh task with four partitions of every input, state restored from the changelogs so far."""
+        task = self.builder.build()
+        topics = [t for s in task.subtopologies for t in (*s.streams, *s.tables)]
+        for restore in task.assign([TopicPartition(t, p) for t in topics for p in range(4)]):
+            entries = self.result.changelog.get(tuple(restore.source), {})  # type: ignore[call-overload]
+            if entries:
+                task.restore(restore, batch_of([Record(*restore.source, 0, 0, k, v) for k, v in entries.items()]))
+        self.task = task
+        return task
+
+    def encode(self, event: Event) -> Record:
+        """An event as a consumed record."""
+        value = event.value
+        if isinstance(value, dict):
+            import pyarrow as pa
+
+            encoder = self._encoders[event.topic]
+            encoded = encoder.encode(pa.RecordBatch.from_pylist([value], schema=encoder.arrow))
+            assert not encoded.failures, encoded.failures
+            value = encoded.values[0]
+        at = TopicPartition(event.topic, event.partition)
+        self._offsets[at] += 1
+        key = None if event.key is None else event.key.encode()
+        return Record(event.topic, event.partition, self._offsets[at] - 1, event.timestamp, key, value)
+
+    def feed(self, events: Iterable[Event], size: int | None = None) -> Driver:
+        """Process events in batches of at most `size` records (None: as large as runs of one topic allow)."""
+        for batch in runs([self.encode(e) for e in events], size):
+            self.task.process(batch_of(batch))
+            self.collect(self.task.take())
+        return self
+
+    def finish(self, *, close_windows: bool = False) -> Result:
+        """Drain, and return what there is."""
+        if close_windows:
+            self.task.close_windows()
+        self.collect(self.task.drain())
+        return self.result
+
+    def collect(self, out: TaskOutput) -> None:
+        """Keep an output; feed repartition topics back."""
+        result = self.result
+        for batch in out.changelog:
+            assert batch.partitions is not None
+            for key, value, partition in zip(batch.keys, batch.values, batch.partitions, strict=True):
+                log = result.changelog[batch.topic, partition]
+                assert key is not None
+                log.pop(key, None)
+                if value is not None:
+                    log[key] = value
+        for batch in out.dead_letters:
+            headers = batch.headers or [()] * len(batch)
+            for key, value, extra in zip(batch.keys, batch.values, headers, strict=True):
+                prefix = "__streampipe.errors."
+                told = {k.removeprefix(prefix): (v or b"").decode() for k, v in extra if k.startswith(prefix)}
+                result.dead.append((key, value, told))
+        for counts in out.outcomes.values():
+            result.outcomes.update(dict(zip(OUTCOMES, counts.tolist(), strict=True)))
+        result.offsets.update(out.offsets)
+        for batch in out.records:
+            if batch.topic.endswith("-repartition"):
+                self._loop_back(batch)
+            else:
+                result.records[batch.topic] += self.decode(batch)
+
+    def _loop_back(self, batch: ProduceBatch) -> None:
+        self.feed(
+            Event(batch.topic, None if k is None else k.decode(), v, t, (k or b"?")[0] % 4)
+            for k, v, t in zip(batch.keys, batch.values, batch.timestamps or (), strict=True)
+        )
+
+    def decode(self, batch: ProduceBatch) -> list[tuple[bytes | None, Any, int]]:
+        """Produced records as (key, event, timestamp)."""
+        text = self.registry.latest(f"{batch.topic}-value").text
+        events = AvroDecoder(self.registry, text).decode(list(batch.values)).columns.to_pylist()
+        assert batch.timestamps is not None
+        return list(zip(batch.keys, events, batch.timestamps, strict=True))
+
+
+def runs(records: Sequence[Record], size: int | None) -> Iterable[list[Record]]:
+    """Cut records into batches of one topic and at most `size`, in order."""
+    batch: list[Record] = []
+    for record in records:
+        if batch and (record.topic != batch[0].topic or len(batch) == size):
+            yield batch
+            batch = []
+        batch.append(record)
+    if batch:
+        yield batch

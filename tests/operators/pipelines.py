@@ -1,0 +1,123 @@
+"""One small processor for every operator, over the same input, for laws that hold for all of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import polars as pl
+
+from streampipe import Processor, Skip, Tumbling, agg
+
+
+def avro(name: str, **fields: object) -> str:
+    """Text of a record schema."""
+    return json.dumps({"type": "record", "name": name, "fields": [{"name": n, "type": t} for n, t in fields.items()]})
+
+
+SCHEMAS = {
+    "in": avro("In", k="string", x=["null", "int"], y=["null", "double"]),
+    "rows": avro("Row", k="string", label="string"),
+}
+
+
+@dataclass
+class In:
+    k: str
+    x: int | None
+
+
+@dataclass
+class Doubled:
+    k: str
+    twice: int
+
+
+def double(event: In) -> Doubled | Skip | list[Doubled] | None:
+    """Every kind of answer: nothing, a skip, one event, several, an exception."""
+    if event.x is None:
+        return None
+    if event.x % 5 == 0:
+        return Skip("a multiple of five")
+    if event.x % 7 == 0:
+        raise ValueError("seven")
+    out = Doubled(event.k, event.x * 2)
+    return [out, out] if event.x % 3 == 0 else out
+
+
+def filtered() -> Processor:
+    p = Processor("filtered")
+    p.source("in").filter(pl.col("x") > 3).to("out")
+    return p
+
+
+def derived() -> Processor:
+    p = Processor("derived")
+    s = p.source("in").with_columns(z=pl.col("x") + 1, one=pl.lit(1)).select("k", "z", w=pl.col("y") * 2)
+    s.to("out")
+    return p
+
+
+def expected() -> Processor:
+    p = Processor("expected")
+    p.source("in").expect(small=pl.col("x") < 50, even=pl.col("x") % 2 == 0).to("out")
+    return p
+
+
+def handled() -> Processor:
+    p = Processor("handled")
+    p.source("in").handle(double, to="out")
+    return p
+
+
+def branched() -> Processor:
+    p = Processor("branched")
+    low, high = p.source("in").branch(pl.col("x") < 5, pl.col("x") < 50)
+    low.to("out")
+    high.to("high")
+    low.merge(high).to("both")
+    return p
+
+
+def looked_up() -> Processor:
+    p = Processor("looked-up")
+    rows = p.table("rows", key="k")
+    p.source("in", key="k").join(rows, on="k", how="left").to("out")
+    return p
+
+
+def joined_inner() -> Processor:
+    p = Processor("joined-inner")
+    rows = p.table("rows", key="k")
+    p.source("in", key="k").join(rows, on="k", prefix="row_").to("out")
+    return p
+
+
+def keyed() -> Processor:
+    p = Processor("keyed")
+    p.source("in").filter(pl.col("x").is_not_null()).key_by("x").to("out")
+    return p
+
+
+def windowed(emit: str = "final", late: str = "dead_letter", grace: int = 20) -> Processor:
+    p = Processor(f"windowed-{emit}-{late}")
+    window = p.source("in", key="k").window(Tumbling(50, grace=grace), emit=emit, late=late)  # type: ignore[arg-type]
+    window.agg(
+        n=agg.count(), xs=agg.count("x"), total=agg.sum("x"), ys=agg.sum("y"), mean=agg.mean("y"),
+        low=agg.min("x"), high=agg.max("y"), p90=agg.quantile("y", 0.9),
+    ).to("out")  # fmt: skip
+    return p
+
+
+def windowed_updates() -> Processor:
+    return windowed("updates")
+
+
+def windowed_drop() -> Processor:
+    return windowed("final", "drop")
+
+
+PIPELINES = [
+    filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
+    windowed_drop,
+]  # fmt: skip

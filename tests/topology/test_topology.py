@@ -1,0 +1,135 @@
+"""What a processor module describes: names, keys, sub-topologies, drawings, and the topics it needs."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from streampipe import Processor, Tumbling, agg
+from streampipe.errors import TopologyError
+from streampipe.runtime.topics import needed_topics
+from streampipe.topology.describe import describe, mermaid
+from streampipe.topology.graph import sub_graphs
+
+
+def delays() -> Processor:
+    p = Processor("delays")
+    airlines = p.global_table("airlines", key="carrier")
+    weather = p.table("weather", key=("origin", "hour"))
+    flights = p.source("flights", event_time="hour")
+    departed = flights.filter(pl.col("delay").is_not_null())
+    departed.join(airlines, on="carrier").to("named")
+    departed.key_by("origin", "hour").join(weather, on=("origin", "hour"), how="left").to("weathered")
+    departed.key_by("origin").window(Tumbling("1h", grace="15m")).agg(n=agg.count()).to("hourly")
+    return p
+
+
+def test_repartition_topics_cut_a_topology_and_global_tables_belong_to_no_part() -> None:
+    graphs = sub_graphs(delays().topology)
+    assert [(g.streams, g.tables) for g in graphs] == [
+        (("delays-key-by-1-repartition",), ("weather",)),
+        (("flights",), ()),
+        (("delays-key-by-2-repartition",), ()),
+    ]
+
+
+def test_names_are_stable_and_do_not_depend_on_nodes_of_other_kinds() -> None:
+    names = [n.name for n in delays().topology.nodes]
+    assert names == [n.name for n in delays().topology.nodes]
+    assert names == [
+        "airlines", "weather", "flights", "filter-1", "join-1", "to-named", "key-by-1", "join-2", "to-weathered",
+        "key-by-2", "window-1", "to-hourly",
+    ]  # fmt: skip
+
+
+def test_the_description_is_this() -> None:
+    assert describe(delays().topology).splitlines() == [
+        "Processor delays (version 1)",
+        "Global tables",
+        "  tablesource        airlines: global table airlines by carrier  -> join-1",
+        "Sub-topology 0 (inputs: delays-key-by-1-repartition, weather)",
+        "  tablesource        weather: table weather by origin, hour  -> join-2",
+        "  repartition        key-by-1: through delays-key-by-1-repartition, key origin, hour  -> join-2",
+        "  join               join-2: left join with weather on origin, hour  -> to-weathered",
+        "  sink               to-weathered: topic weathered",
+        "Sub-topology 1 (inputs: flights)",
+        "  source             flights: topic flights, event time hour  -> filter-1",
+        '  filter             filter-1: col("delay").is_not_null()  -> join-1, key-by-1, key-by-2',
+        "  join               join-1: inner join with airlines on carrier  -> to-named",
+        "  sink               to-named: topic named",
+        "Sub-topology 2 (inputs: delays-key-by-2-repartition)",
+        "  repartition        key-by-2: through delays-key-by-2-repartition, key origin  -> window-1",
+        "  windowedaggregate  window-1: tumbling 1h grace 15m, emit final, late dead_letter: n=count  -> to-hourly",
+        "  sink               to-hourly: topic hourly",
+        "Dead letters: topic delays-dlq",
+    ]
+
+
+def test_mermaid_has_a_node_for_each_node_and_an_edge_for_each_input() -> None:
+    topology = delays().topology
+    lines = mermaid(topology).splitlines()
+    assert lines[0] == "flowchart LR"
+    assert sum("-->" in line for line in lines) == sum(len(n.inputs) for n in topology.nodes)
+    assert len(lines) == 1 + len(topology.nodes) + sum(len(n.inputs) for n in topology.nodes)
+
+
+def test_a_repartition_topic_has_as_many_partitions_as_the_table_it_meets_else_as_its_input() -> None:
+    counts = {"flights": 4, "weather": 6, "airlines": 1}
+    needed = {t.name: t for t in needed_topics(delays().topology, counts)}
+    assert needed["delays-key-by-1-repartition"].partitions == 6
+    assert needed["delays-key-by-2-repartition"].partitions == 4
+    assert needed["delays-window-1-changelog"].partitions == 4
+    assert needed["delays-window-1-changelog"].config == {"cleanup.policy": "compact"}
+    assert needed["delays-dlq"].partitions == 6
+    assert needed["named"].role == "output"
+
+
+def test_inputs_that_meet_must_have_equal_partition_counts_and_the_repair_is_named() -> None:
+    p = Processor("p")
+    rows = p.table("rows", key="k")
+    p.source("in", key="k").join(rows, on="k").to("out")
+    with pytest.raises(TopologyError, match=r"rows has 3.*key_by.*recreate"):
+        needed_topics(p.topology, {"in": 4, "rows": 3})
+
+
+def test_a_renamed_topology_shares_no_topic_that_the_live_one_writes() -> None:
+    counts = {"flights": 4, "weather": 4, "airlines": 1}
+    live = {t.name for t in needed_topics(delays().topology, counts)}
+    replayed = {t.name for t in needed_topics(delays().topology.renamed("-again"), counts)}
+    assert not live & replayed
+    assert "hourly-again" in replayed
+    assert "delays-again-window-1-changelog" in replayed
+
+
+def test_key_by_the_key_it_has_already_needs_no_repartition() -> None:
+    p = Processor("p")
+    p.source("in", key="k").filter(pl.col("x") > 1).key_by("k").to("out")
+    assert len(sub_graphs(p.topology)) == 1
+
+
+def test_a_key_column_that_is_replaced_or_dropped_is_no_longer_known_as_the_key() -> None:
+    p = Processor("p")
+    s = p.source("in", key="k")
+    assert s.with_columns(pl.col("x").alias("k")).node.key is None
+    assert s.select("x").node.key is None
+    assert s.select("k", "x").node.key == ("k",)
+    assert s.handle(dict).node.key is None
+
+
+@pytest.mark.parametrize(
+    ("describe_it", "message"),
+    [
+        (lambda p: Processor("bad name"), "letters, digits"),
+        (lambda p: p.source(".."), "letters, digits"),
+        (lambda p: p.topology, r"writes nothing.*\.to\(topic\)"),
+        (lambda p: p.source("in").expect(), "at least one rule"),
+        (lambda p: p.source("in").key_by(), "at least one column"),
+        (lambda p: p.source("in").join(p.table("t", key="k"), on="k"), r"key_by\('k'\).*global_table"),
+        (lambda p: p.source("in").join(p.global_table("t", key=("a", "b")), on="a"), r"its key has 2 column"),
+        (lambda p: p.source("in", key="k").window(Tumbling(1)).agg(), "at least one aggregate"),
+        (lambda p: (p.source("in").filter(pl.col("x"), name="f"), p.source("in").filter(pl.col("x"), name="f")), "two"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_while_it_is_described(describe_it: object, message: str) -> None:
+    with pytest.raises(TopologyError, match=message):
+        describe_it(Processor("p"))  # type: ignore[operator]
