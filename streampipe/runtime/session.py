@@ -180,7 +180,8 @@ class Session:
         """One round of the loop. Raises Unavailable: call again; anything else: nothing uncommitted may stay."""
         self._take_on()
         self._hold()
-        self._pending.extend(self._poll())
+        polled = self._poll()
+        self._pending.extend(polled)
         if self._lost:
             raise MemberFenced("this member fell out of the group; its partitions were lost")
         self._tables.step(self.task)
