@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from streampipe.brokers.local.admin import LocalAdmin
-from streampipe.brokers.local.consumer import LocalConsumer, Timeouts
+from streampipe.brokers.local.consumer import LocalConsumer
 from streampipe.brokers.local.database import Database
+from streampipe.brokers.local.heartbeat import Timeouts
 from streampipe.brokers.local.producer import LocalProducer
 from streampipe.brokers.local.reader import LocalReader
 from streampipe.brokers.port import Isolation, Offsets

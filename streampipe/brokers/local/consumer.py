@@ -3,70 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from threading import Event, Thread
 from typing import Literal
 
 from streampipe.brokers.local import groups, log, transactions
 from streampipe.brokers.local.database import Database
-from streampipe.brokers.local.groups import Membership
+from streampipe.brokers.local.groups import Membership, View
+from streampipe.brokers.local.heartbeat import Heartbeat, Timeouts
 from streampipe.brokers.local.reader import MAX_PAUSE_S, Fetcher, wait
 from streampipe.brokers.port import Offsets, RebalanceListener
 from streampipe.clock import Clock
-from streampipe.errors import StreampipeError, Unavailable
+from streampipe.errors import Unavailable, UnknownTopic
 from streampipe.records import RecordBatch, TopicPartition
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds after which a silent member, a member that does not poll, or a transaction is given up."""
-
-    session_s: float = 6.0
-    max_poll_interval_s: float = 300.0
-    transaction_s: float = 15.0
-
-
-class Heartbeat(Thread):
-    """Keeps a member's session while its handler is busy, but not for longer than the max poll interval."""
-
-    def __init__(self, open_db: Callable[[], Database], clock: Clock, timeouts: Timeouts, group: str) -> None:
-        super().__init__(name=f"heartbeat-{group}", daemon=True)
-        self._open_db = open_db
-        self._clock = clock
-        self._timeouts = timeouts
-        self._group = group
-        self._stopped = Event()
-        self.member = ""
-        self.polled_at_s = clock.monotonic_s()
-
-    def deadline_ms(self) -> int:
-        """When a session prolonged now ends."""
-        return self._clock.now_ms() + int(self._timeouts.session_s * 1000)
-
-    def run(self) -> None:
-        """Beat three times a session."""
-        db = None
-        while not self._stopped.wait(self._timeouts.session_s / 3):
-            try:
-                db = db or self._open_db()
-                self._beat(db)
-            except StreampipeError:
-                continue  # poll meets the same trouble, and tells
-        if db is not None:
-            db.close()
-
-    def _beat(self, db: Database) -> None:
-        if self._clock.monotonic_s() - self.polled_at_s > self._timeouts.max_poll_interval_s:
-            with db.write():
-                groups.leave(db, self._group, self.member)
-        else:
-            groups.heartbeat(db, self.member, self.deadline_ms())
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopped.set()
-        if self.is_alive():
-            self.join(timeout=8)
 
 
 class LocalConsumer:
@@ -93,7 +40,8 @@ class LocalConsumer:
         self._membership = Membership(group, "", -1)
         self._heartbeat = Heartbeat(open_db, clock, timeouts, group)
         self._fetcher = Fetcher(self._db, clock, "read_committed")
-        self._owned: set[TopicPartition] = set()
+        self._owned: dict[TopicPartition, int] = {}  # as in groups.View
+        self._settled = False
         self._paused: set[TopicPartition] = set()
 
     def subscribe(self, topics: Collection[str], listener: RebalanceListener) -> None:
@@ -102,7 +50,7 @@ class LocalConsumer:
             log.topic(self._db, topic)
         self._topics = list(topics)
         self._listener = listener
-        self._heartbeat.polled_at_s = self._clock.monotonic_s()
+        self._heartbeat.polled(self._db)
         with self._db.write():
             if self._membership.member:
                 groups.resubscribe(self._db, self._membership.group, self._membership.member, topics)
@@ -123,37 +71,55 @@ class LocalConsumer:
 
         def attempt() -> list[RecordBatch]:
             self._sync()
-            self._resolve()
-            return self._fetcher.fetch(max_records, self._paused)
+            try:
+                self._resolve()
+                return self._fetcher.fetch(max_records, self._paused)
+            except UnknownTopic:
+                return []  # deleted a moment ago: the next sync reports its partitions as lost
 
         return wait(self._clock, timeout_s, attempt)
 
     def _sync(self) -> None:
         """Follow what happened in the group since the last time; raises what a listener raised."""
-        self._heartbeat.polled_at_s = self._clock.monotonic_s()
-        if self._listener is None or not groups.changed(self._db, self._membership, self._clock.now_ms()):
+        if self._listener is None:
             return
+        self._heartbeat.polled(self._db)
+        if self._settled and not groups.changed(self._db, self._membership, self._clock.now_ms()):
+            return
+        self._settled = False
+        view = self._view()
+        failures = self._follow(view, self._listener)
+        self._settled = True
+        if failures:
+            raise failures[0]
+
+    def _view(self) -> View:
+        """Take what is free and ours, after joining again if the session was over."""
+        group = self._membership.group
         with self._db.write():
             alive = groups.heartbeat(self._db, self._membership.member, self._heartbeat.deadline_ms())
             groups.expire(self._db, self._clock.now_ms())
             if not alive:
                 self._join()
-            view = groups.claim(self._db, self._membership.group, self._membership.member)
-        self._membership = Membership(self._membership.group, self._membership.member, view.generation)
+            view = groups.claim(self._db, group, self._membership.member)
+        self._membership = Membership(group, self._membership.member, view.generation)
+        return view
+
+    def _follow(self, view: View, listener: RebalanceListener) -> list[Exception]:
+        """Make `view` ours and tell the listener step by step; what it raised."""
         failures: list[Exception] = []
-        lost = self._owned - view.owned if alive else self._owned
+        lost = [tp for tp, since in self._owned.items() if view.owned.get(tp) != since]
         self._forget(lost)
-        self._tell(self._listener.on_lost, lost, failures)
-        self._tell(self._listener.on_revoked, view.leaving & self._owned, failures)
+        self._tell(listener.on_lost, lost, failures)
+        self._tell(listener.on_revoked, view.leaving & self._owned.keys(), failures)
         self._forget(view.leaving)
         if view.leaving:
             with self._db.write():
                 groups.release(self._db, self._membership.group, self._membership.member, view.leaving)
-        added = view.owned - view.leaving - self._owned
-        self._owned = self._owned | added
-        self._tell(self._listener.on_assigned, added, failures)
-        if failures:
-            raise failures[0]
+        added = view.owned.keys() - view.leaving - self._owned.keys()
+        self._owned |= {tp: view.owned[tp] for tp in added}
+        self._tell(listener.on_assigned, added, failures)
+        return failures
 
     def _tell(
         self,
@@ -168,13 +134,14 @@ class LocalConsumer:
                 failures.append(error)
 
     def _forget(self, partitions: Collection[TopicPartition]) -> None:
-        self._owned = self._owned - set(partitions)
+        for tp in partitions:
+            self._owned.pop(tp, None)
         self._paused -= set(partitions)
         self._fetcher.remove(partitions)
 
     def _resolve(self) -> set[TopicPartition]:
         """Find where new partitions start; those with an offset in an open transaction wait, and are returned."""
-        new = self._owned - self._fetcher.positions.keys()
+        new = self._owned.keys() - self._fetcher.positions.keys()
         if not new:
             return new
         waiting = new & self._pending()
@@ -227,7 +194,7 @@ class LocalConsumer:
         self._fetcher.add({partition: offset})
 
     def _check_owned(self, partitions: Collection[TopicPartition]) -> None:
-        foreign = sorted(set(partitions) - self._owned)
+        foreign = sorted(set(partitions) - self._owned.keys())
         if foreign:
             raise ValueError(f"not assigned to this consumer: {', '.join(map(str, foreign))}")
 
@@ -250,9 +217,10 @@ class LocalConsumer:
     def close(self) -> None:
         """Leave the group and close the connection."""
         self._heartbeat.stop()
+        member, self._membership = self._membership.member, Membership(self._membership.group, "", -1)
         try:
-            if self._membership.member:
+            if member:
                 with self._db.write():
-                    groups.leave(self._db, self._membership.group, self._membership.member)
+                    groups.leave(self._db, self._membership.group, member)
         finally:
             self._db.close()

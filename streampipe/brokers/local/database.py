@@ -73,7 +73,7 @@ class Database:
             raise
 
     def _open(self) -> None:
-        for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 4000", "cache_size = -8000"):
+        for pragma in ("synchronous = NORMAL", "wal_autocheckpoint = 4000", "journal_size_limit = 67108864"):
             self.execute(f"PRAGMA {pragma}")
         if not self._is_ours():
             self._switch_to_wal()

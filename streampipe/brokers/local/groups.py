@@ -35,7 +35,8 @@ class View:
     """What a member owns, and which of it it should let go."""
 
     generation: int
-    owned: set[TopicPartition]
+    owned: dict[TopicPartition, int]
+    """With the generation since which it has been this member's without a break."""
     leaving: set[TopicPartition]
 
 
@@ -63,6 +64,7 @@ def leave(db: Database, group: str, member: str) -> None:
     """Inside a write: end a membership and hand on what it owned."""
     if db.execute("DELETE FROM members WHERE id = ?", member):
         db.execute("UPDATE assignments SET owner = NULL WHERE group_name = ? AND owner = ?", group, member)
+        db.execute("UPDATE assignments SET target = NULL WHERE group_name = ? AND target = ?", group, member)
         rebalance(db, group)
 
 
@@ -117,9 +119,9 @@ def claim(db: Database, group: str, member: str) -> View:
     [(generation,)] = db.query("SELECT generation FROM groups WHERE name = ?", group)
     sql = "UPDATE assignments SET owner = ?1, since = ?2 WHERE group_name = ?3 AND target = ?1 AND owner IS NULL"
     db.execute(sql, member, generation, group)
-    sql = "SELECT topic, partition, target IS owner FROM assignments WHERE group_name = ? AND owner = ?"
-    rows = [(TopicPartition(topic, p), stays) for topic, p, stays in db.query(sql, group, member)]
-    return View(generation, {tp for tp, _ in rows}, {tp for tp, stays in rows if not stays})
+    sql = "SELECT topic, partition, since, target IS owner FROM assignments WHERE group_name = ? AND owner = ?"
+    rows = [(TopicPartition(topic, p), since, stays) for topic, p, since, stays in db.query(sql, group, member)]
+    return View(generation, {tp: since for tp, since, _ in rows}, {tp for tp, _, stays in rows if not stays})
 
 
 def release(db: Database, group: str, member: str, partitions: Collection[TopicPartition]) -> None:
@@ -188,7 +190,5 @@ def describe(db: Database, group: str) -> GroupInfo:
 
 
 def delete(db: Database, group: str) -> None:
-    """Inside a write: forget a group without members."""
+    """Inside a write: forget a group without members; its generation stays, so that old tokens stay fenced."""
     db.execute("DELETE FROM offsets WHERE group_name = ?", group)
-    db.execute("DELETE FROM assignments WHERE group_name = ?", group)
-    db.execute("DELETE FROM groups WHERE name = ?", group)

@@ -159,7 +159,11 @@ class LocalReader:
         self._db = db
         self._clock = clock
         self._fetcher = Fetcher(db, clock, isolation)
-        self._fetcher.add(offsets)
+        try:
+            self._fetcher.add(offsets)
+        except BaseException:
+            db.close()
+            raise
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """Up to `max_records` records, waiting up to `timeout_s` for the first."""
