@@ -1,0 +1,1 @@
+"""What streampipe costs, measured: the real worker against hand-written loops on one Kafka, in one run."""

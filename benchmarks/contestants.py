@@ -1,0 +1,91 @@
+"""Who runs: every contestant of every job, and how to start it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from benchmarks import events
+from benchmarks.setup import Setup
+
+_JOBS = Path(__file__).with_name("jobs")
+JOBS = {"a": "derive", "b": "join", "c": "window", "d": "function"}
+TITLES = {
+    "bare": "consume only",
+    "a": "(a) filter and derive, Avro to Avro",
+    "b": "(b) join with a global table",
+    "c": "(c) tumbling hour: count, sum, max; exactly-once",
+    "d": "(d) Python function, a dictionary in and one out",
+}
+SCHEMAS = {"bare": events.LATE, "a": events.LATE, "b": events.NAMED, "c": events.HOURLY, "d": events.ALERT}
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A program and the job it does. `progress`: where its progress is seen, in its output or its commits."""
+
+    name: str
+    job: str
+    command: tuple[str, ...]
+    progress: Literal["output", "group"]
+    slow: bool = False
+    """Handles records one at a time: gets fewer of them."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Environment of its own."""
+    once: bool = False
+    """Runs in the first round only."""
+
+    @property
+    def key(self) -> str:
+        """How --only and the figures name it."""
+        return f"{self.job}:{self.name}"
+
+    def environment(self, setup: Setup) -> dict[str, str]:
+        """Everything it has to know."""
+        broker = {"STREAMPIPE_BROKER": f"kafka:{setup.bootstrap}", "STREAMPIPE_REGISTRY": setup.registry}
+        return {**setup.environment(), **broker, **self.settings}
+
+
+def _loop(name: str, module: str, job: str) -> Contestant:
+    command = (sys.executable, "-m", f"benchmarks.loops.{module}", *([JOBS[job]] if job in JOBS else []))
+    return Contestant(name, job, command, _progress(job), slow=module == "hand")
+
+
+def _streampipe(job: str, name: str = "streampipe", *, workers: int = 1, **settings: str) -> Contestant:
+    command = (sys.executable, "-m", "streampipe.cli.main", "run", str(_JOBS / f"{JOBS[job]}.py"))
+    flags = ("--workers", str(workers)) if workers > 1 else ()
+    return Contestant(name, job, command + flags, _progress(job), settings=settings, once=workers > 1)
+
+
+def _progress(job: str) -> Literal["output", "group"]:
+    return "group" if job in ("bare", "c") else "output"
+
+
+def contestants(*, workers2: bool) -> list[Contestant]:
+    """All of them in the order in which they run; jobs side by side, since a machine's speed drifts."""
+    found = [_loop("bare consume", "bare", "bare")]
+    for job in JOBS:
+        found.append(_loop("hand-written", "hand", job))
+        if job in ("a", "c"):
+            found.append(_loop("columnar loop", "columnar", job))
+        found.append(_streampipe(job))
+        if job == "a":
+            found.append(_streampipe(job, "streampipe, at-least-once", STREAMPIPE_GUARANTEE="at-least-once"))
+        if workers2 and job in ("a", "c"):
+            found.append(_streampipe(job, "streampipe, 2 workers", workers=2))
+    return found
+
+
+def chosen(only: Iterable[str], everyone: Iterable[Contestant]) -> list[Contestant]:
+    """Contestants picked by job (`a`), name (`streampipe`, `hand-written`) or both (`a:streampipe`); none means all.
+
+    Raises ValueError for a pick that matches nobody.
+    """
+    picks, everyone = {pick.strip() for pick in only if pick.strip()}, list(everyone)
+    known = {word for contestant in everyone for word in (contestant.job, contestant.name, contestant.key)}
+    if picks - known:
+        raise ValueError(f"--only {', '.join(sorted(picks - known))}: choose from {', '.join(sorted(known))}")
+    return [c for c in everyone if not picks or picks & {c.job, c.name, c.key}]
