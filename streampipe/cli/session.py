@@ -32,6 +32,12 @@ class Session:
         """Settings of this call, with a command's own flags. Raises ConfigError."""
         return config.load(self.file, flags={**self.flags, **flags})
 
+    def arguments(self) -> list[str]:
+        """The global options again, for another process of the same command line."""
+        given = {"config": self.file, **self.flags}
+        options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
+        return [*options, *(["--debug"] if self.debug else []), *(["--quiet"] if self.out.quiet else [])]
+
     def broker(self, settings: Settings | None = None) -> Broker:
         """The broker. Raises ConfigError."""
         settings = settings or self.settings()

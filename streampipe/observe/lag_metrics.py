@@ -89,7 +89,9 @@ class LagMonitor(Collector):
 
     def _run(self) -> None:
         reader: LagReader | None = None
-        while not self._stop.is_set():
+        wait_s = min(2.0, self._interval_s)  # a worker that just started has committed nothing yet
+        while not self._stop.wait(wait_s):
+            wait_s = self._interval_s
             try:
                 reader = reader or LagReader(self._broker)
                 self._lags = reader.group(self._group)
@@ -99,6 +101,5 @@ class LagMonitor(Collector):
             except StreampipeError as error:
                 self._errors += 1
                 log.debug("lag of %s could not be read: %s", self._group, error)
-            self._stop.wait(self._interval_s)
         if reader is not None:
             reader.close()

@@ -16,7 +16,8 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Info, dis
 
 from streampipe.observe.histogram import BatchHistogram, geometric_bounds
 from streampipe.observe.observers import CommitResult, Latencies, RebalanceKind
-from streampipe.records import TopicPartition
+from streampipe.observe.summary import Snapshot
+from streampipe.records import IntArray, TopicPartition
 from streampipe.runtime.port import OUTCOMES, State, TaskOutput
 
 PathLabel = Literal["live", "replay"]
@@ -44,6 +45,10 @@ class PrometheusObserver:
         self._pipeline, self._path, self._wall_s = pipeline, path, wall_s
         self._owned: set[TopicPartition] = set()
         self._restoring_s: dict[str, float] = {}
+        self._outcomes: dict[str, IntArray] = {}
+        self._now_in: State = "starting"
+        self._first_s: float | None = None
+        self._last_s: float | None = None
         self._declare_records()
         self._declare_loop()
         self._declare_group_and_state()
@@ -55,6 +60,7 @@ class PrometheusObserver:
 
     def state(self, state: State) -> None:
         """The worker is now in this state."""
+        self._now_in = state
         self._state.labels(self._pipeline).state(state)
 
     def polled(self, records: int, idle_s: float) -> None:  # noqa: ARG002  # the protocol's parameter
@@ -64,6 +70,8 @@ class PrometheusObserver:
 
     def consumed(self, topic: str, records: int, value_bytes: int) -> None:
         """Records were handed over from the broker."""
+        if self._first_s is None:
+            self._first_s = self._wall_s()
         self._consumed.labels(self._pipeline, topic).inc(records)
         self._bytes.labels(self._pipeline, topic).inc(value_bytes)
 
@@ -84,7 +92,8 @@ class PrometheusObserver:
         self.commit_duration.record((self._pipeline, result), np.array([seconds]))
         if result != "ok":
             return
-        self._last_commit.set(self._wall_s())
+        self._last_s = self._wall_s()
+        self._last_commit.set(self._last_s)
         if output is not None:
             self._count(output)
         for topic, latencies in (latencies_s or {}).items():
@@ -136,6 +145,17 @@ class PrometheusObserver:
         """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)
 
+    def snapshot(self) -> Snapshot:
+        """Totals so far."""
+        return Snapshot(
+            self._now_in,
+            {topic: counts.tolist() for topic, counts in self._outcomes.copy().items()},
+            self.latency.bounds.tolist(),
+            self.latency.counts().tolist(),
+            self._first_s,
+            self._last_s,
+        )
+
     def owned(self) -> set[TopicPartition]:
         """The partitions this worker has now."""
         return set(self._owned)
@@ -145,6 +165,7 @@ class PrometheusObserver:
     def _count(self, output: TaskOutput) -> None:
         pipeline = self._pipeline
         for topic, counts in output.outcomes.items():
+            self._outcomes[topic] = self._outcomes.get(topic, 0) + counts
             for outcome, count in zip(OUTCOMES, counts.tolist(), strict=True):
                 self.records.labels(pipeline, topic, outcome).inc(count)
         for (topic, stage, failure_class), count in output.failures.items():
