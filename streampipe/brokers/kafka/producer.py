@@ -1,0 +1,242 @@
+"""Producing columns, in transactions or without."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from streampipe.brokers.kafka.errors import MEMBERSHIP_OVER, PRODUCER_OVER, Translator, kafka_error
+from streampipe.brokers.kafka.reader import close_within_deadline
+from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S, log
+from streampipe.errors import ConfigError, Fenced, StreampipeError, TransactionAborted, Unavailable, UnknownTopic
+from streampipe.records import NO_TIMESTAMP, Partitioner, ProduceBatch, TopicPartition
+
+ANY_PARTITION = -1
+_SLICE_S = 1.0  # a transaction call that waits does not see Ctrl-C; calling it again resumes it
+_COUNTS_FRESH_S = 300.0
+_PURGED = {KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT}
+
+
+class KafkaProducer:
+    """Produces columns. The first error of a record is kept until flush, commit or abort answers for it.
+
+    librdkafka cannot send the timestamp 0 (it stamps the present instead), so the epoch goes out as 1 ms.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Callable[[KafkaError | None, Message], None]], Producer],
+        errors: Translator,
+        *,
+        transactional: bool,
+        timeout_s: float,
+    ) -> None:
+        self._errors, self._transactional, self._timeout_s = errors, transactional, timeout_s
+        self._failed: StreampipeError | None = None
+        self._open = self._closed = False
+        self._partitioners: dict[str, Partitioner] = {}
+        self._counted_at = 0.0
+        self._producer = errors.open(lambda: make(self._on_delivery))
+        try:
+            self._count_partitions()
+            if transactional:
+                self._in_time("starting transactions", self._producer.init_transactions)
+        except BaseException:
+            self.close()
+            raise
+
+    def produce(self, batch: ProduceBatch) -> None:
+        """Queue the records. Raises UnknownTopic; every other error waits for flush or commit."""
+        if self._transactional and not self._open:
+            raise ConfigError("a transactional producer produces inside transactions only; call begin() first")
+        if not len(batch):
+            return
+        try:
+            partitions = batch.partitions
+            if partitions is None:
+                partitions = self._places(batch.topic, batch.keys)
+            else:
+                self._partitioner(batch.topic)
+            self._queue(batch, partitions)
+            self._producer.poll(0)
+        except StreampipeError as error:
+            if self._transactional:
+                self._failed = self._failed or error
+            raise
+
+    def _places(self, topic: str, keys: Any) -> list[int]:
+        place = self._partitioner(topic)
+        return [ANY_PARTITION if key is None else place(key) for key in keys]
+
+    def _queue(self, batch: ProduceBatch, partitions: Any) -> None:
+        produce, topic = self._producer.produce, batch.topic
+        row: tuple[Any, ...] = ()
+        try:
+            if batch.headers is None and batch.timestamps is None:
+                for row in zip(batch.values, batch.keys, partitions, strict=True):
+                    try:
+                        produce(topic, *row)
+                    except BufferError:
+                        self._produce_when_there_is_room(topic, *row)
+            else:
+                for row in self._rows(batch, partitions):
+                    try:
+                        produce(topic, *row)
+                    except BufferError:
+                        self._produce_when_there_is_room(topic, *row)
+        except KafkaException as exception:
+            self._partitioners.clear()
+            error = kafka_error(exception)
+            if error is None:
+                raise
+            size = sum(len(part) for part in row[:2] if part is not None)
+            doing = f"producing a record of {size} bytes to {topic}"
+            self._failed = self._failed or self._errors.of(error, doing, topic)
+
+    def _rows(self, batch: ProduceBatch, partitions: Any) -> Iterator[tuple[Any, ...]]:
+        n = len(batch)
+        stamps: Any = batch.timestamps if batch.timestamps is not None else [NO_TIMESTAMP] * n
+        if min(stamps) <= 0:
+            stamps = [0 if t == NO_TIMESTAMP else t or 1 for t in stamps]
+        none = [None] * n  # produce() takes `callback` and `on_delivery`, two names of one thing, before the timestamp
+        if batch.headers is None:
+            return zip(batch.values, batch.keys, partitions, none, none, stamps, strict=True)
+        headers = [list(each) for each in batch.headers]
+        return zip(batch.values, batch.keys, partitions, none, none, stamps, headers, strict=True)
+
+    def _produce_when_there_is_room(self, topic: str, *row: Any) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            self._producer.poll(0.05)
+            try:
+                self._producer.produce(topic, *row)
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise self._errors.unreachable(f"the queue stayed full for {self._timeout_s:.0f} s") from None
+            else:
+                return
+
+    def flush(self) -> None:
+        """Wait until every record is acknowledged. Raises the first error of a record, or Unavailable."""
+        deadline = time.monotonic() + self._timeout_s
+        while self._producer.flush(_SLICE_S):
+            if time.monotonic() > deadline:
+                raise self._errors.unreachable(f"records unacknowledged for {self._timeout_s:.0f} s")
+        if self._failed is not None:
+            failed = self._failed
+            if not self._transactional:
+                self._failed = None
+            raise failed
+
+    def begin(self) -> None:
+        """Start a transaction."""
+        self._errors.call("beginning a transaction", self._producer.begin_transaction)
+        self._open, self._failed = True, None
+
+    def send_offsets(self, offsets: Mapping[TopicPartition, int], group_metadata: object) -> None:
+        """Make offsets part of the transaction. Raises Fenced when the membership is over."""
+        self._refuse_failed()
+        if group_metadata is None:
+            self._failed = Fenced("offsets of a consumer that owns nothing cannot be committed")
+            raise self._failed
+        places = [KafkaPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
+        if places:
+            send = self._producer.send_offsets_to_transaction
+            self._in_time("sending offsets", lambda wait: send(places, group_metadata, wait))
+
+    def commit(self) -> None:
+        """Commit. Raises TransactionAborted or Fenced: nothing is visible; Unavailable: the outcome is unknown."""
+        self._producer.poll(0)
+        self._refuse_failed()
+        self._in_time("committing a transaction", self._producer.commit_transaction)
+        self._open = False
+
+    def abort(self) -> None:
+        """Abort the open transaction, if any; a fenced producer's is already aborted."""
+        if not self._open:
+            return
+        try:
+            self._in_time("aborting a transaction", self._producer.abort_transaction)
+        except Fenced as error:
+            log.info("%s", error)
+        self._open, self._failed = False, None
+
+    def close(self) -> None:
+        """Abort what is open, drop what is not acknowledged, release everything within ten seconds."""
+        if not self._closed:
+            self._closed = True
+            close_within_deadline(self._release, self._errors.name)
+
+    def _release(self) -> None:
+        if self._open:
+            self._producer.abort_transaction(5)
+        self._producer.purge()
+        self._producer.flush(0)
+        self._producer.close()
+
+    def _refuse_failed(self) -> None:
+        """A failed record must not be committed past, although librdkafka would commit the others."""
+        if not self._open:
+            raise ConfigError("no transaction is open; call begin() first")
+        if isinstance(self._failed, TransactionAborted | Unavailable):
+            raise self._failed
+        if self._failed is not None:
+            raise TransactionAborted(f"a record failed: {self._failed}") from self._failed
+
+    def _in_time(self, doing: str, call: Callable[[float], object]) -> None:
+        """Call again while it can be retried, until the transaction's time-out; then Unavailable."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                call(_SLICE_S)
+            except KafkaException as exception:
+                error = kafka_error(exception)
+                if error is None:
+                    raise
+                if error.retriable() and not error.fatal() and not error.txn_requires_abort():
+                    if time.monotonic() > deadline:
+                        raise self._errors.unreachable(f"{doing}: {error.str()}") from None
+                    time.sleep(0.02)
+                    continue
+                raise self._classified(error, doing) from None
+            return
+
+    def _classified(self, error: KafkaError, doing: str) -> StreampipeError:
+        failed = self._errors.of(error, doing)
+        if isinstance(failed, Fenced | ConfigError) or error.code() in PRODUCER_OVER | MEMBERSHIP_OVER:
+            return failed
+        if error.txn_requires_abort():
+            return TransactionAborted(f"{self._failed or failed}")
+        return failed
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        if error is None or error.code() in _PURGED:
+            return
+        self._partitioners.clear()
+        topic = message.topic()
+        size = len(message.value() or b"") + len(message.key() or b"")
+        doing = f"producing a record of {size} bytes to {topic}[{message.partition()}]"
+        self._failed = self._failed or self._errors.of(error, doing, topic)
+
+    def _partitioner(self, topic: str) -> Partitioner:
+        if topic not in self._partitioners or time.monotonic() - self._counted_at > _COUNTS_FRESH_S:
+            self._count_partitions()
+        try:
+            return self._partitioners[topic]
+        except KeyError:
+            raise UnknownTopic(topic) from None
+
+    def _count_partitions(self) -> None:
+        """Partition counts of all topics: asking for one topic by name would create it on some brokers."""
+        listed = self._errors.call("looking up topics", lambda: self._producer.list_topics(timeout=REQUEST_TIMEOUT_S))
+        for name, topic in listed.topics.items():
+            known = self._partitioners.get(name)
+            if topic.error is None and (known is None or known.partitions != len(topic.partitions)):
+                self._partitioners[name] = Partitioner(len(topic.partitions))
+        for name in self._partitioners.keys() - listed.topics.keys():
+            del self._partitioners[name]
+        self._counted_at = time.monotonic()
