@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,9 @@ from streampipe.records import IntArray
 from streampipe.schemas.port import Failure
 
 HEADER_BYTES = 5
-MAX_SCHEMA_ID = 2**31 - 1
+# Half the time of the same slices in a comprehension, and this runs for every record.
+_HEAD: Callable[[Any], bytes] = itemgetter(slice(HEADER_BYTES))
+_BODY: Callable[[Any], bytes] = itemgetter(slice(HEADER_BYTES, None))
 
 
 def header(schema_id: int) -> bytes:
@@ -41,13 +45,12 @@ class Unframed:
 def unframe(values: Sequence[bytes | None]) -> Unframed:
     """Group a batch by writer schema id; None is a tombstone. No registry is needed to refuse a bad frame."""
     try:
-        heads = {value[:HEADER_BYTES] for value in values}  # type: ignore[index]  # None takes the slow way, below
+        heads = set(map(_HEAD, values))
     except TypeError:
         return _unframe_mixed(values)
     if len(heads) != 1 or not _is_header(head := next(iter(heads))):
         return _unframe_mixed(values)
-    bodies = [value[HEADER_BYTES:] for value in values]  # type: ignore[index]  # no None got here
-    return Unframed([Group(_schema_id(head), bodies)])
+    return Unframed([Group(_schema_id(head), list(map(_BODY, values)))])
 
 
 def _unframe_mixed(values: Sequence[bytes | None]) -> Unframed:
@@ -62,7 +65,7 @@ def _unframe_mixed(values: Sequence[bytes | None]) -> Unframed:
     failures: list[Failure] = []
     for head, at in rows.items():
         if _is_header(head):
-            bodies = [values[i][HEADER_BYTES:] for i in at]  # type: ignore[index]  # None has no header
+            bodies = [_BODY(values[i]) for i in at]
             groups.append(Group(_schema_id(head), bodies, np.array(at, np.int64)))
         else:
             failures += [_bad_frame(row, head) for row in at]

@@ -13,6 +13,8 @@ Columns have one form for users (`column_type`: timestamps, decimals, …) and o
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import pyarrow as pa
 
 from streampipe.schemas.model import SchemaError, Type
@@ -75,6 +77,7 @@ def members(node: Type) -> list[Type]:
     return [branch for branch in node.branches if branch.kind != "null"]
 
 
+@lru_cache(maxsize=10_000)
 def _arrow(node: Type, above: tuple[Type, ...], *, logical: bool) -> pa.DataType:
     if is_reference(node, above):
         return pa.binary()
