@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +19,7 @@ from streampipe.runtime.commit import Committer, MemberFenced, open_committer
 from streampipe.runtime.global_tables import GlobalTables
 from streampipe.runtime.idle import IdlePartitions
 from streampipe.runtime.observer import NullObserver
+from streampipe.runtime.partitions import Partitions, without
 from streampipe.runtime.port import Observer, State, Task, TaskOutput
 from streampipe.runtime.restore import Restorer
 from streampipe.runtime.uncommitted import Uncommitted
@@ -78,9 +79,7 @@ class Session:
         except BaseException:
             self.consumer.close()
             raise
-        self._owned: set[TopicPartition] = set()
-        self._arriving: set[TopicPartition] = set()
-        self._paused: set[TopicPartition] = set()
+        self._mine = Partitions(self.consumer, self.task.subtopologies, job.until)
         self._rewind = False
         self._lost = False
         self._metadata: object = None
@@ -88,6 +87,7 @@ class Session:
         self._limit = self._settings.batch_size
         self._suspects = 0
         self.commits = 0
+        self.joined_at = self._clock.monotonic_s()
         self._fresh()
 
     def _open_committer(self) -> Committer:
@@ -101,8 +101,6 @@ class Session:
         )
         self._idle = IdlePartitions(self._admin, self._clock, self._job.idle_after_s)
         self._pending: deque[RecordBatch] = deque()
-        self._committed: dict[TopicPartition, int] = {}
-        self._table_ends: dict[TopicPartition, int] = {}
         self._touched = False
         self._retry_at = 0.0
         self._retry_s = 0.0
@@ -115,6 +113,7 @@ class Session:
     def join(self) -> None:
         """Join the group. Raises UnknownTopic, Unavailable."""
         self.consumer.subscribe(self._topics, self)
+        self.joined_at = self._clock.monotonic_s()
 
     # -- what the group decides ------------------------------------------------------------------------------
 
@@ -123,9 +122,7 @@ class Session:
         if self._closing:
             return
         self._tell("rebalancing")
-        self._arriving |= set(partitions)
-        self.consumer.pause(partitions)
-        self._paused |= set(partitions)
+        self._mine.arrive(partitions)
         self._observer.rebalanced("assigned", partitions, 0.0)
 
     def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
@@ -151,23 +148,15 @@ class Session:
         self._observer.rebalanced("lost", partitions, 0.0)
 
     def _let_go(self, gone: set[TopicPartition]) -> None:
-        self._pending = deque(b for b in (_without(b, gone) for b in self._pending) if len(b))
-        self.task.revoke(sorted(gone & self._owned))
-        self._owned -= gone
-        self._arriving -= gone
-        self._paused -= gone
+        self._pending = deque(b for b in (without(b, gone) for b in self._pending) if len(b))
+        self.task.revoke(sorted(gone & self._mine.owned))
+        self._mine.go(gone)
         self._idle.forget(gone)
-        for partition in gone:
-            self._committed.pop(partition, None)
-            self._table_ends.pop(partition, None)
         # A restore does not say which of the topics it serves: those that stay behind are taken on once more.
         numbers = self._restorer.partitions & {tp.partition for tp in gone}
         if numbers:
             self._restorer.drop(numbers)
-            again = {tp for tp in self._owned if tp.partition in numbers}
-            self.task.revoke(sorted(again))
-            self._owned -= again
-            self._arriving |= again
+            self.task.revoke(self._mine.return_to_arriving(numbers))
 
     def _tell(self, state: State) -> None:
         if state != self._state:
@@ -178,12 +167,12 @@ class Session:
 
     def step(self) -> None:
         """One round of the loop. Raises Unavailable: call again; anything else: nothing uncommitted may stay."""
+        self._check_membership()
         self._take_on()
         self._hold()
-        polled = self._poll()
+        polled = self._poll()  # may call the listener, which replaces what is pending
         self._pending.extend(polled)
-        if self._lost:
-            raise MemberFenced("this member fell out of the group; its partitions were lost")
+        self._check_membership()
         self._tables.step(self.task)
         self._restorer.step(self.task)
         self._process()
@@ -193,10 +182,14 @@ class Session:
             self._produce_early()
         self._follow_clock()
 
+    def _check_membership(self) -> None:
+        if self._lost:
+            raise MemberFenced("this member fell out of the group; its partitions were lost")
+
     @property
     def quiet(self) -> bool:
         """Nothing arrived lately and nothing is left to do."""
-        return not (self._pending or self._arriving or self._polled or self.uncommitted or self._touched
+        return not (self._pending or self._mine.arriving or self._polled or self.uncommitted or self._touched
                     or self._restoring)  # fmt: skip
 
     @property
@@ -204,50 +197,30 @@ class Session:
         return bool(self._restorer.partitions) or not self._tables.loaded
 
     def _take_on(self) -> None:
-        if not self._arriving:
+        """Give the task what arrived. All that needs the broker comes first, so that it can be tried again."""
+        if not self._mine.arriving:
             return
-        arriving = sorted(self._arriving)
+        arriving = sorted(self._mine.arriving)
         committed = self.consumer.committed(arriving)
         tables = {topic for part in self.task.subtopologies for topic in part.tables}
-        table_partitions = [tp for tp in arriving if tp.topic in tables]
-        ends = self._admin.offsets(table_partitions, "latest", "read_uncommitted") if table_partitions else {}
+        of_tables = [tp for tp in arriving if tp.topic in tables]
+        table_ends = self._admin.offsets(of_tables, "latest", "read_uncommitted") if of_tables else {}
         if self._rewind:
-            starts = self._admin.offsets([tp for tp in arriving if tp not in committed], "earliest") | committed
+            fresh = [tp for tp in arriving if tp not in committed]
+            starts = {**committed, **(self._admin.offsets(fresh, "earliest") if fresh else {})}
             for partition in arriving:
                 self.consumer.seek(partition, starts[partition])
             self._rewind = False
-        self._table_ends.update(ends)
-        self._committed.update(committed)
+        self._mine.take_on(committed, table_ends)
         self._restorer.add(self.task.assign(arriving), committed)
-        self._owned |= self._arriving
-        self._arriving.clear()
         self.activity += 1
         for partition in arriving:
             self._idle.heard(partition)
 
     def _hold(self) -> None:
-        """Pause and resume so that exactly the partitions that must wait are paused."""
-        position = self.consumer.position
-        self._table_ends = {tp: end for tp, end in self._table_ends.items() if position(tp) < end}
-        held = self._held()
-        if pause := held - self._paused:
-            self.consumer.pause(sorted(pause))
-        if resume := self._paused - held:
-            self.consumer.resume(sorted(resume))
-        self._paused = held
-        self._tell("restoring" if self._restoring or self._arriving else "running")
-
-    def _held(self) -> set[TopicPartition]:
-        mine = self._owned | self._arriving
-        if self._retry_at or not self._tables.loaded:
-            return mine
-        numbers = self._restorer.partitions
-        held = self._arriving | {tp for tp in self._owned if tp.partition in numbers}
-        for part in self.task.subtopologies:
-            behind = {tp.partition for tp in self._table_ends if tp.topic in part.tables}
-            held |= {tp for tp in self._owned if tp.topic in part.streams and tp.partition in behind}
-        until = self._job.until
-        return held | {tp for tp in self._owned if tp in until and self.consumer.position(tp) >= until[tp]}
+        waiting = bool(self._retry_at) or not self._tables.loaded
+        self._mine.hold(everything=waiting, restoring=self._restorer.partitions)
+        self._tell("restoring" if self._restoring or self._mine.arriving else "running")
 
     def _poll(self) -> list[RecordBatch]:
         started = self._clock.monotonic_s()
@@ -257,39 +230,22 @@ class Session:
         self._observer.polled(self._polled, self._clock.monotonic_s() - started)
         for batch in batches:
             self._observer.consumed(batch.topic, len(batch), sum(map(len, filter(None, batch.values))))
-        return [batch for batch in map(self._admit, batches) if len(batch)]
+        return [batch for batch in map(self._mine.admit, batches) if len(batch)]
 
     def _wait_s(self, now: float) -> float:
         longest = self._settings.max_poll_wait_ms / 1000
         if self._retry_at:
             return min(longest, max(0.0, self._retry_at - now))
-        if self._pending or self._restoring or self._arriving:
+        if self._pending or self._restoring or self._mine.arriving:
             return 0.0
         if self.uncommitted or self._touched:
             return min(longest, max(0.0, self._commit_at() - now))
         return longest
 
-    def _admit(self, batch: RecordBatch) -> RecordBatch:
-        """Only records that may be processed now; the others will be handed over again."""
-        mine, until = self._owned, self._job.until
-        if not until and not self._paused:
-            return batch
-        refused = np.zeros(len(batch), np.bool_)
-        for number in np.unique(batch.partitions).tolist():
-            partition = TopicPartition(batch.topic, number)
-            rows = batch.partitions == number
-            if partition in mine and partition not in self._paused:
-                rows &= batch.offsets >= until.get(partition, np.iinfo(np.int64).max)
-            if rows.any():
-                if partition in mine | self._arriving:
-                    self.consumer.seek(partition, int(batch.offsets[rows][0]))
-                refused |= rows
-        return batch.take(np.flatnonzero(~refused)) if refused.any() else batch
-
     def _process(self) -> None:
         if not self._pending:
-            if not self._polled and not self._paused and not self.uncommitted:
-                self._observer.oldest_unprocessed(dict.fromkeys(self._owned))
+            if not self._polled and not self._mine.paused and not self.uncommitted:
+                self._observer.oldest_unprocessed(dict.fromkeys(self._mine.owned))
             return
         if self._clock.monotonic_s() < self._retry_at:
             return
@@ -306,7 +262,7 @@ class Session:
         if self._retry_at:
             self._retry_at = self._retry_s = 0.0
             self._observer.broker_reachable(True)
-        self._observer.oldest_unprocessed(self.uncommitted.oldest(self._owned))
+        self._observer.oldest_unprocessed(self.uncommitted.oldest(self._mine.owned))
 
     def _processed(self, batch: RecordBatch, seconds: float) -> None:
         self._touched = True
@@ -325,7 +281,7 @@ class Session:
     def _follow_clock(self) -> None:
         if self._job.replay or self._retry_at or self._restoring:
             return
-        idle = self._idle.look(self._paused, self.consumer.position)
+        idle = self._idle.look(self._mine.paused, self.consumer.position)
         if idle:
             self.task.advance(self._clock.now_ms(), idle)
             self._touched = True
@@ -343,8 +299,8 @@ class Session:
         started = self._clock.monotonic_s()
         self._last_commit = started
         output = self.task.drain() if self._touched else TaskOutput()
-        positions = {tp: max(self._next_offset(tp), self._committed.get(tp, 0)) for tp in self._owned}
-        moved = {tp: offset for tp, offset in positions.items() if offset > self._committed.get(tp, 0)}
+        positions = self._mine.positions(self._pending)
+        moved = {tp: offset for tp, offset in positions.items() if offset > self._mine.committed.get(tp, 0)}
         self.uncommitted.gave(output)
         if moved or self.uncommitted:
             self._commit(output, moved or positions, started)
@@ -357,7 +313,7 @@ class Session:
         except StreampipeError as error:
             self._observer.committed(_result(error), self._clock.monotonic_s() - started, None, None)
             raise
-        self._committed.update(offsets)
+        self._mine.committed.update(offsets)
         self.commits += 1
         self._suspects -= self.uncommitted.records
         if self._suspects <= 0:
@@ -382,16 +338,6 @@ class Session:
         too_much = self.uncommitted.records >= MAX_UNCOMMITTED
         return narrowed or too_much or self._clock.monotonic_s() >= self._commit_at()
 
-    def _next_offset(self, partition: TopicPartition) -> int:
-        """What to commit: the first record not processed yet, else the position, past control records too."""
-        for batch in self._pending:
-            if batch.topic == partition.topic:
-                rows = batch.offsets[batch.partitions == partition.partition]
-                if len(rows):
-                    return int(rows[0])
-        position = self.consumer.position(partition)
-        return min(position, self._job.until.get(partition, position))
-
     # -- after a failure, and the end ------------------------------------------------------------------------
 
     def reset(self, *, new_producer: bool) -> None:
@@ -408,9 +354,7 @@ class Session:
         self._restorer.close()
         self.task = self._job.task_factory()
         self._fresh()
-        self._owned = set()
-        self._arriving = set(self.consumer.assignment())
-        self._paused &= self._arriving
+        self._mine.start_over()
         self._rewind = True
         self._lost = False
 
@@ -423,7 +367,7 @@ class Session:
 
     def uncommitted_ranges(self) -> str:
         """The offsets of the records since the last commit, for a message."""
-        return self.uncommitted.ranges({tp: self._next_offset(tp) for tp in self._owned})
+        return self.uncommitted.ranges(self._mine.positions(self._pending))
 
     def close(self) -> None:
         """Leave the group; what is not committed is taken back."""
@@ -434,11 +378,6 @@ class Session:
             self.committer.close()
         finally:
             self.consumer.close()
-
-
-def _without(batch: RecordBatch, gone: Collection[TopicPartition]) -> RecordBatch:
-    numbers = [tp.partition for tp in gone if tp.topic == batch.topic]
-    return batch.take(np.flatnonzero(~np.isin(batch.partitions, numbers)))
 
 
 def _result(error: StreampipeError) -> Literal["rebalance", "fenced", "error"]:

@@ -27,6 +27,8 @@ MAX_MEMBER_FENCES = 5
 """Refused commits in a row before a worker leaves the group and joins anew."""
 MAX_REJOINS, REJOIN_PERIOD_S = 3, 600.0
 FINISH_LOOK_S = 0.2
+JOIN_PATIENCE_S = 5.0
+"""How long a worker without partitions waits for some before it believes that there are none left for it."""
 
 Repair = Callable[[], None]
 
@@ -176,6 +178,8 @@ class Worker:
         now = self._clock.monotonic_s()
         if self._finish is None or not session.quiet or now < self._next_finish_look:
             return False
+        if not session.activity and now < session.joined_at + JOIN_PATIENCE_S:
+            return False  # the state of partitions to come may still have windows to close
         self._next_finish_look = now + FINISH_LOOK_S
         if not self._finish.reached():
             return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -88,10 +88,9 @@ class CountingTask:
         self.names, self.log = names, log or Log()
         self.log.tasks += 1
         table = (names.table,) if tables else ()
-        self.subtopologies = [SubTopology((names.input,), table)]
-        if names.repartitioned:
-            self.subtopologies.append(SubTopology((names.repartition,), ()))
-        self.global_tables = (names.everywhere,) if global_tables else ()
+        behind = [SubTopology((names.repartition,), ())] if names.repartitioned else []
+        self.subtopologies: Sequence[SubTopology] = [SubTopology((names.input,), table), *behind]
+        self.global_tables: Collection[str] = (names.everywhere,) if global_tables else ()
         self.counts: dict[int, Counter[bytes]] = {}
         self._dirty: set[tuple[int, bytes]] = set()
         self._output = TaskOutput()
@@ -241,8 +240,12 @@ def read(broker: Broker, topic: str) -> list[Record]:
     reader = broker.reader(admin.offsets(partitions, "earliest"))
     admin.close()
     found: list[Record] = []
-    await_true(lambda: found.extend(r for b in reader.poll(10_000, 0.2) for r in records_of(b))
-               or all(reader.position(tp) >= end for tp, end in ends.items()), 30)  # fmt: skip
+
+    def at_the_end() -> bool:
+        found.extend(r for b in reader.poll(10_000, 0.2) for r in records_of(b))
+        return all(reader.position(tp) >= end for tp, end in ends.items())
+
+    await_true(at_the_end, 30)
     reader.close()
     return found
 
@@ -276,7 +279,7 @@ def running(worker: Worker) -> Iterator[threading.Thread]:
     def run() -> None:
         try:
             worker.run()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised by the test's own thread
             errors.append(error)
 
     thread = threading.Thread(target=run)
@@ -302,9 +305,11 @@ def committed(broker: Broker, group: str) -> dict[TopicPartition, int]:
 class Flaky(CountingTask):
     """Cannot process while `down` is set."""
 
-    down = threading.Event()
+    def __init__(self, names: Names, log: Log, down: threading.Event) -> None:
+        super().__init__(names, log)
+        self._down = down
 
     def process(self, batch: RecordBatch) -> None:
-        if self.down.is_set():
+        if self._down.is_set():
             raise Unavailable("registry is down; start it")
         super().process(batch)

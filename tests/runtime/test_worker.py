@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import pytest
 
 from streampipe.brokers.port import Broker
 from streampipe.policies import Guarantee
-from streampipe.records import TopicPartition
+from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.worker import Worker
 from tests.runtime.fakes import (
     CountingTask,
@@ -27,8 +30,8 @@ from tests.runtime.fakes import (
 
 
 def worker_of(
-    broker: Broker, names: Names, log: Log | None = None, watcher: Watcher | None = None, **options
-) -> Worker:  # type: ignore[no-untyped-def]
+    broker: Broker, names: Names, log: Log | None = None, watcher: Watcher | None = None, **options: Any
+) -> Worker:
     changes = options.pop("settings", {})
     task = options.pop("task", None) or (lambda: CountingTask(names, log))
     return Worker(task, broker, settings(**changes), app_id=names.app, observer=watcher, **options)
@@ -57,7 +60,8 @@ def test_output_streams_while_records_come_and_lag_reaches_zero(broker: Broker, 
     with running(worker_of(broker, names, watcher=watcher, settings={"commit_interval_ms": 10})):
         for round_ in range(3):
             fill(broker, names.input, numbered(5, 4, start=round_ * 4))
-            await_true(lambda round_=round_: results(broker, names) == oracle(numbered(5, 4 * round_ + 4)))
+            expected = oracle(numbered(5, 4 * round_ + 4))
+            await_true(lambda expected=expected: results(broker, names) == expected)  # type: ignore[misc] # a default
         await_true(lambda: sum(committed(broker, names.app).values()) == 60)
     assert set(watcher.commits) == {"ok"}
 
@@ -161,7 +165,10 @@ def test_workers_hand_over_without_repeating_or_losing(broker: Broker, names: Na
     rows = numbered(12, 100)
     logs = [Log() for _ in range(3)]
     watchers = [Watcher() for _ in range(3)]
-    make = lambda n: worker_of(broker, names, logs[n], watchers[n], slot=n, settings={"batch_size": 40})  # noqa: E731 - short
+
+    def make(n: int) -> Worker:
+        return worker_of(broker, names, logs[n], watchers[n], slot=n, settings={"batch_size": 40})
+
     with running(make(0)):
         fill(broker, names.input, numbered(12, 40))
         await_true(lambda: len(logs[0].processed) > 100)
@@ -176,18 +183,15 @@ def test_workers_hand_over_without_repeating_or_losing(broker: Broker, names: Na
 
 
 def test_a_dependency_that_is_down_holds_the_batch_and_nothing_is_dead_lettered(broker: Broker, names: Names) -> None:
-    class Down(Flaky):
-        pass
-
-    Down.down = type(Flaky.down)()
-    Down.down.set()
+    down = threading.Event()
+    down.set()
     log, watcher = Log(), Watcher()
     fill(broker, names.input, numbered(5, 10))
-    with running(worker_of(broker, names, watcher=watcher, task=lambda: Down(names, log))):
+    with running(worker_of(broker, names, watcher=watcher, task=lambda: Flaky(names, log, down))):
         await_true(lambda: False in watcher.reachable)
         fill(broker, names.input, numbered(5, 10, start=10))
         assert committed(broker, names.app) == {}
-        Down.down.clear()
+        down.clear()
         await_true(lambda: sum(committed(broker, names.app).values()) >= 100)
     assert results(broker, names) == oracle(numbered(5, 20))
     assert watcher.reachable[-1] is True
@@ -200,7 +204,10 @@ def test_stream_records_wait_for_the_table_of_their_partition(broker: Broker, na
     fill(broker, names.table, numbered(30, 100))
     log = Log()
     changes = {"batch_size": 100}
-    task = lambda: CountingTask(names, log, tables=True)  # noqa: E731 - short
+
+    def task() -> CountingTask:
+        return CountingTask(names, log, tables=True)
+
     worker_of(broker, names, task=task, settings=changes, until_caught_up=True).run()
     for number in range(3):
         topics = [topic for topic, partition, _ in log.processed if partition == number]
@@ -219,7 +226,7 @@ def test_global_tables_are_whole_before_the_first_record_and_followed(broker: Br
     seen: list[int] = []
 
     class Joining(CountingTask):
-        def process(self, batch):  # type: ignore[no-untyped-def] # as the protocol
+        def process(self, batch: RecordBatch) -> None:
             seen.append(len(self.log.loaded))
             super().process(batch)
 
