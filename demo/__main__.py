@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -23,12 +24,13 @@ from demo.results import Results, collect, mistakes
 from demo.workers import run
 from streampipe.errors import StreampipeError
 
-FOLDER = ROOT / ".streampipe" / "demo"
+FOLDER = Path(".streampipe") / "demo"
 
 
 def main() -> int:
     """Run the demo; an exit code."""
     options = _options()
+    os.chdir(ROOT)
     notes = Console(stderr=True, highlight=False)
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir(parents=True)
@@ -97,8 +99,12 @@ def _print(results: Results, wrong: list[str], *, json_only: bool) -> None:
 
 
 def _keep(place: Place, kind: str, notes: Console) -> None:
-    notes.print(f"\nLook around with:\n  export STREAMPIPE_BROKER={place.broker} STREAMPIPE_REGISTRY={place.registry}")
-    notes.print("  streampipe topic list; streampipe dlq list delays-hourly; streampipe consume delay-alerts --max 5")
+    notes.print(
+        f"\nLook around with:\n  export STREAMPIPE_BROKER={place.broker} STREAMPIPE_REGISTRY={place.registry}",
+        soft_wrap=True,
+    )
+    for command in ("topic list", "dlq list delays-hourly", "consume delay-alerts --max 5"):
+        notes.print(f"  streampipe {command}")
     if kind == "kafka":
         notes.print("Ctrl-C ends Kafka and the registry.")
         try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -13,6 +14,7 @@ from demo.dataset import ROOT
 from streampipe import config
 from streampipe.brokers.opening import open_broker
 from streampipe.brokers.port import Broker
+from streampipe.cli.main import main
 from streampipe.errors import StreampipeError, Unavailable
 from streampipe.schemas.registry import open_registry
 
@@ -56,12 +58,15 @@ class Place:
         finally:
             registry.close()
 
-    def streampipe(self, *arguments: str, stdin: bytes | None = None) -> bytes:
-        """Standard output of one streampipe command. Raises CommandFailed with the last line it complained in."""
-        done = subprocess.run(
-            [*COMMAND, *arguments], cwd=ROOT, env=self.environment, input=stdin, capture_output=True, check=False
-        )
-        if done.returncode:
-            lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no message"]
-            raise CommandFailed(f"streampipe {' '.join(arguments)}: exit code {done.returncode}: {lines[-1]}")
-        return done.stdout
+    def streampipe(self, *arguments: str) -> str:
+        """Standard output of one streampipe command, run in this process to save its start-up.
+
+        Raises CommandFailed with the last line that it complained in.
+        """
+        out, err = io.StringIO(), io.StringIO()
+        with redirect_stdout(out), redirect_stderr(err):
+            code = main(["--broker", self.broker, "--registry", self.registry, *arguments])
+        if code:
+            lines = err.getvalue().strip().splitlines() or ["no message"]
+            raise CommandFailed(f"streampipe {' '.join(arguments)}: exit code {code}: {lines[-1]}")
+        return out.getvalue()

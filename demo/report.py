@@ -36,8 +36,8 @@ def worst_destinations(enriched: pl.DataFrame) -> pl.DataFrame:
 
 def show(results: Results, console: Console) -> None:
     """Print the whole report."""
-    console.print(_fates(results), _processors(results), _dead_letters(results), sep="\n")
-    console.print(_hours(results), _destinations(results), _origins(results), sep="\n")
+    for part in (_fates, _processors, _dead_letters, _hours, _destinations, _origins):
+        console.print(part(results))
 
 
 def as_json(results: Results) -> dict[str, Any]:
@@ -53,26 +53,27 @@ def as_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+def _table(title: str, *columns: str, left: int = 1) -> tuple[Group, Table]:
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for n, column in enumerate(columns):
         table.add_column(column, justify="left" if n < left else "right")
-    return table
+    return Group(Text(f"\n{title}", style="bold"), table), table
 
 
-def _fates(results: Results) -> Table:
-    title = "\nEvery record has one fate"
-    table = _table(title, "processor", "input topic", *OUTCOMES, "records", left=2)
+def _fates(results: Results) -> Group:
+    title = "Every record has one fate"
+    shown, table = _table(title, "processor", "input topic", *OUTCOMES, "records", left=2)
     for name in PROCESSORS:
         for topic, fates in sorted(results.fates[name].items()):
             counts = [fates.get(outcome, 0) for outcome in OUTCOMES]
-            table.add_row(name, topic, *(f"{count:,}" for count in counts), f"{sum(counts):,}")
-    return table
+            own = topic.removeprefix(f"{name}-")  # of its repartition topic
+            table.add_row(name, own, *(f"{count:,}" for count in counts), f"{sum(counts):,}")
+    return shown
 
 
-def _processors(results: Results) -> Table:
-    title = f"\nThree processors, {results.loaded:,} flights each, in {results.seconds:.1f} s with their start-up"
-    table = _table(title, "processor", "records/s", "P95 latency", "lag (records)", "lag (time)")
+def _processors(results: Results) -> Group:
+    title = f"{results.loaded:,} flights through each of three processors in {results.seconds:.1f} s, start-up included"
+    shown, table = _table(title, "processor", "records/s", "P95 latency", "lag (records)", "lag (time)")
     for name in PROCESSORS:
         figures, lag = results.figures[name], results.lag[name]
         table.add_row(
@@ -82,20 +83,21 @@ def _processors(results: Results) -> Table:
             _number(lag["records"], ",.0f"),
             _number(lag["seconds"], ".1f", " s"),
         )
-    return table
+    note = Text("latency: from a record's arrival in its topic, where all of them waited for the workers", style="dim")
+    return Group(shown, note)
 
 
-def _dead_letters(results: Results) -> Table:
+def _dead_letters(results: Results) -> Group:
     classes = sorted({failure for counts in results.dead_letters.values() for failure in counts})
-    table = _table("\nDead letters by class: exactly the broken records that were fed in", "processor", *classes)
+    shown, table = _table("Dead letters by class", "processor", *classes)
     for name in PROCESSORS:
         table.add_row(name, *(str(results.dead_letters[name][failure]) for failure in classes))
-    return table
+    return shown
 
 
-def _hours(results: Results) -> Table:
+def _hours(results: Results) -> Group:
     columns = ("origin", "hour (UTC)", "flights", "cancelled", "mean", "max", "P95")
-    table = _table("\nMost delayed hours, departure delay in minutes", *columns, left=2)
+    shown, table = _table("Most delayed hours, departure delay in minutes", *columns, left=2)
     for row in worst_hours(results.hourly).iter_rows(named=True):
         hour = str(row["window_start"])[:16].replace("T", " ")
         counts = (f"{row['flights']}", f"{row['cancelled']}")
@@ -110,7 +112,7 @@ def _destinations(results: Results) -> Group:
         (f"{r['dest']}  {r['dest_name'] or '(not in the airports topic)'}", r["mean_delay"])
         for r in worst_destinations(results.enriched).iter_rows(named=True)
     ]
-    return _bars("\nMost delayed destinations, mean departure delay in minutes", rows)
+    return _bars("Most delayed destinations, mean departure delay in minutes", rows)
 
 
 def _origins(results: Results) -> Group:
@@ -119,18 +121,18 @@ def _origins(results: Results) -> Group:
         mean=(pl.col("mean_delay") * pl.col("departed")).sum() / pl.col("departed").sum()
     )
     rows = list(means.sort("mean", descending=True).iter_rows())
-    return _bars("\nNew York's airports, mean departure delay in minutes", rows)
+    return _bars("New York's airports, mean departure delay in minutes", rows)
 
 
 def _bars(title: str, rows: list[tuple[str, float]]) -> Group:
     grid = Table.grid(padding=(0, 1))
     grid.add_column(width=34, no_wrap=True, overflow="ellipsis")
-    grid.add_column(width=40)
+    grid.add_column(width=36)
     grid.add_column(justify="right")
     longest = max((value for _, value in rows), default=1.0)
     for label, value in rows:
         grid.add_row(label, Bar(longest, 0, max(value, 0.0), color="cyan"), f"{value:.1f}")
-    return Group(Text(title, style="bold"), grid)
+    return Group(Text(f"\n{title}", style="bold"), grid)
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

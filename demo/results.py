@@ -38,7 +38,7 @@ def collect(place: Place, loaded: int, finished: Finished) -> Results:
     return Results(
         loaded=loaded,
         seconds=finished.seconds,
-        fates={name: finished.summaries[name]["outcomes"] for name in PROCESSORS},
+        fates={name: finished.summaries[name]["topics"] for name in PROCESSORS},
         figures={name: figures(finished.summaries[name]) for name in PROCESSORS},
         lag={name: lag(place, name) for name in PROCESSORS},
         dead_letters={name: dead_letters(place, name) for name in PROCESSORS},
@@ -51,7 +51,7 @@ def collect(place: Place, loaded: int, finished: Finished) -> Results:
 def values(place: Place, topic: str) -> pl.DataFrame:
     """The decoded values of a topic."""
     lines = place.streampipe("consume", topic, "--json")
-    return pl.read_ndjson(io.BytesIO(lines), infer_schema_length=None).unnest("value")
+    return pl.read_ndjson(io.StringIO(lines), infer_schema_length=None).unnest("value")
 
 
 def dead_letters(place: Place, processor: str) -> Counter[str]:
@@ -68,7 +68,7 @@ def lag(place: Place, processor: str) -> dict[str, float | None]:
 
 def figures(summary: dict[str, Any]) -> dict[str, float | None]:
     """Throughput and P95 latency from a worker's summary."""
-    return {"records_per_second": summary["records_per_s"], "p95_s": summary["p95_latency_s"]}
+    return {"records_per_second": summary["records_per_s"], "p95_s": summary["latency_p95_s"]}
 
 
 def mistakes(results: Results) -> list[str]:
