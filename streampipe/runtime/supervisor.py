@@ -107,7 +107,7 @@ class _Supervisor:
         child.process = None
         stopping = self._stop_asked_at is not None
         if code == 0 or code in FINAL_EXIT_CODES or stopping or code == 130:
-            child.code = code if code >= 0 else 128 - code
+            child.code = 0 if stopping and code == -signal.SIGTERM else _positive(code)
             if code in FINAL_EXIT_CODES and not stopping:
                 log.error("worker %d ended with exit code %d, which stops all workers", child.slot, code)
                 self._stop()
@@ -115,7 +115,7 @@ class _Supervisor:
         while child.restarts and now - child.restarts[0] > RESTART_PERIOD_S:
             child.restarts.popleft()
         if len(child.restarts) >= MAX_RESTARTS:
-            child.code = code if code > 0 else 128 - code
+            child.code = _positive(code)
             log.error("worker %d ended %d times in a row, which stops all workers", child.slot, MAX_RESTARTS + 1)
             self._stop()
             return
@@ -123,6 +123,11 @@ class _Supervisor:
         child.restarts.append(now)
         child.start_at = now + backoff_s
         log.warning("worker %d ended with exit code %d; started again in %.1f s", child.slot, code, backoff_s)
+
+
+def _positive(code: int) -> int:
+    """The exit code as a shell tells it: 128 and the number of the signal that killed a process."""
+    return code if code >= 0 else 128 - code
 
 
 def _severity(code: int | None) -> int:

@@ -53,8 +53,7 @@ def test_records_committed_above_an_open_transaction_are_restored_and_its_own_ar
     crashed, later = broker.producer(f"{names.app}-crashed"), broker.producer(f"{names.app}-later")
     crashed.begin()
     write(crashed, names.changelog, 0, 3)
-    if hasattr(crashed, "flush"):
-        crashed.flush()
+    crashed.flush()
     later.begin()
     write(later, names.changelog, 0, 4)
     later.commit()
@@ -97,7 +96,6 @@ def test_a_table_is_restored_up_to_the_committed_offset_only(broker: Broker, nam
     restorer.add([Restore("table", 0, source, "committed")], {source: 7})
     finish(restorer, Restoring(names, log))
     assert log.restored == [(0, offset) for offset in range(7)]
-    restorer.add([Restore("table", 0, source, "committed")], {})
     restorer = restorer_of(broker)
     restorer.add([Restore("table", 0, source, "committed")], {})
     finish(restorer, Restoring(names, log))
