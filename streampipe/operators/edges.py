@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
-from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
+from streampipe.operators.effects import DROPPED, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Origin
 from streampipe.operators.grouping import key_bytes
-from streampipe.records import IntArray, ProduceBatch, RecordBatch
+from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder, Encoder, Failure
 from streampipe.topology.nodes import Key
 
@@ -111,5 +111,4 @@ class SinkStep(Step):
         if not encoded.values:
             return
         keys = frame.keys() if self._new_key is None else key_bytes([frame.columns[c] for c in self._new_key])
-        frame.origin.mark(frame.rows, OK)
-        self.effects.records.append(ProduceBatch(self._topic, keys, encoded.values, frame.timestamps.tolist()))
+        self.effects.produce(self._topic, frame, keys, encoded.values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,16 @@ class Reason:
     details: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Encoded rows of one sink, before rows of several sinks of one topic are put into order."""
+
+    topic: str
+    frame: Frame
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes]
+
+
 @dataclass(slots=True)
 class Effects:
     """Collected effects of one task."""
@@ -35,10 +45,24 @@ class Effects:
     processor: str
     dead_letter_topic: str
     records: list[ProduceBatch] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     changelog: list[ProduceBatch] = field(default_factory=list)
     dead: list[tuple[Record, Headers]] = field(default_factory=list)
     failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     late_drops: Counter[str] = field(default_factory=Counter)
+
+    def produce(self, topic: str, frame: Frame, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
+        """Write rows of a frame to a topic; their records are ok."""
+        frame.origin.mark(frame.rows, OK)
+        self.parts.append(_Part(topic, frame, keys, values))
+
+    def settle(self) -> None:
+        """A batch is through: what several sinks wrote to one topic goes into the order of the batch's records."""
+        parts, self.parts = self.parts, []
+        together: dict[tuple[str, int], list[_Part]] = {}
+        for part in parts:
+            together.setdefault((part.topic, id(part.frame.origin)), []).append(part)
+        self.records += [_in_order(group) for group in together.values()]
 
     def dead_letters(self, frame: Frame, positions: IntArray, stage: str, reason: Callable[[int], Reason]) -> None:
         """Rows of a frame become dead letters; `reason(position)` says why for each."""
@@ -83,6 +107,16 @@ class Effects:
                 [headers for _, headers in dead],
             )
         ]
+
+
+def _in_order(parts: list[_Part]) -> ProduceBatch:
+    times = [t for p in parts for t in p.frame.timestamps.tolist()]
+    if len(parts) == 1:
+        return ProduceBatch(parts[0].topic, parts[0].keys, parts[0].values, times)
+    order = np.argsort(np.concatenate([p.frame.indexes for p in parts]), kind="stable").tolist()
+    keys = [k for p in parts for k in p.keys]
+    values = [v for p in parts for v in p.values]
+    return ProduceBatch(parts[0].topic, [keys[i] for i in order], [values[i] for i in order], [times[i] for i in order])
 
 
 class Step:

@@ -113,7 +113,12 @@ class BranchStep(Step):
 
 
 class MergeStep(Step):
-    """Frames of several inputs with the same columns, in one order of columns."""
+    """Rows of several inputs with the same columns, in one order of columns.
+
+    Rows that came from the same records, through different arms, are put back into the order of the records before
+    they go on, so that their order does not depend on how records were cut into batches. Hence frames wait here until
+    `settle`, which the task calls when a batch is through all steps above.
+    """
 
     def __init__(self, name: str, effects: Effects, schemas: Sequence[pa.Schema]) -> None:
         super().__init__(name, effects)
@@ -127,10 +132,28 @@ class MergeStep(Step):
         self.schema = pa.schema(
             [pa.field(f.name, f.type, any(s.field(f.name).nullable for s in schemas)) for f in first]
         )
+        self._waiting: list[Frame] = []
 
     def process(self, frame: Frame) -> None:
-        """Pass on."""
-        self.emit(frame.with_columns({name: frame.columns[name] for name in self.schema.names}))
+        """Keep until `settle`."""
+        self._waiting.append(frame.with_columns({name: frame.columns[name] for name in self.schema.names}))
+
+    def settle(self) -> None:
+        """Pass on what waits, in the order of the records it came from."""
+        waiting, self._waiting = self._waiting, []
+        by_origin: dict[int, list[Frame]] = {}
+        for frame in waiting:
+            by_origin.setdefault(id(frame.origin), []).append(frame)
+        for frames in by_origin.values():
+            self.emit(frames[0] if len(frames) == 1 else self._in_order(frames))
+
+    def _in_order(self, frames: list[Frame]) -> Frame:
+        columns = {
+            field.name: Column(arrow=pa.concat_arrays([f.columns[field.name].arrow.cast(field.type) for f in frames]))
+            for field in self.schema
+        }
+        rows = np.concatenate([f.indexes for f in frames])
+        return Frame(columns, frames[0].origin, rows).take(np.argsort(rows, kind="stable"))
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -25,8 +25,8 @@ from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.schemas.catalog import SchemaCatalog
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder, parse_record
-from streampipe.schemas.port import Registry
 from streampipe.schemas.naming import avro_schema_for
+from streampipe.schemas.port import Registry
 from streampipe.schemas.types import schema_of
 from streampipe.state.memory import MemoryStore
 from streampipe.state.port import StateStore
@@ -69,6 +69,10 @@ class TaskBuilder:
             except UnknownSubject:
                 self._texts[topic, explicit] = None
         return self._texts[topic, explicit]
+
+    def has_file(self, topic: str) -> bool:
+        """Whether the schemas folder says what a topic's values are."""
+        return (self._catalog.folder / f"{self._outside(topic)}.avsc").is_file()
 
     def _outside(self, topic: str) -> str:
         """The topic that a renamed sink stands for: a replay writes what the live processor would."""
@@ -113,9 +117,9 @@ class _Wiring:
         stateful = [
             [s for n in g.nodes if isinstance(s := self._steps[id(n)], (WindowedStep, TableStep))] for g in graphs
         ]
-        return TopologyTask(
-            self._effects, self._inputs, [SubTopology(g.streams, g.tables) for g in graphs], stateful, self._tables
-        )
+        merges = [s for s in self._steps.values() if isinstance(s, MergeStep)]
+        parts = [SubTopology(g.streams, g.tables) for g in graphs]
+        return TopologyTask(self._effects, self._inputs, parts, stateful, self._tables, merges)
 
     def _wire(self, node: Node) -> tuple[Step, pa.Schema]:
         """The step that a node's followers hang on, and the columns it gives them."""
@@ -186,14 +190,19 @@ class _Wiring:
         return step, step.schema
 
     def _sink(self, node: nodes.Sink, schema: pa.Schema) -> SinkStep:
-        text = self._builder.text(node.topic, node.schema)
-        before = node.inputs[0]
-        if text is None and isinstance(before, nodes.Handle):
-            text = self._event_text(before)
-        if text is None:
-            text = avro_schema_for(node.topic, schema)
+        text = self._sink_text(node, schema)
         _check_fits(node, schema, text)
         return SinkStep(node.name, self._effects, node.topic, self._builder.encoder(node.topic, text))
+
+    def _sink_text(self, node: nodes.Sink, schema: pa.Schema) -> str:
+        before = node.inputs[0]
+        text = self._builder.text(node.topic, node.schema)
+        if text is None and isinstance(before, nodes.Handle):
+            return self._event_text(before)
+        if text is None or not (node.schema or self._builder.has_file(node.topic) or _same_fields(text, schema)):
+            # An older answer of this same inference must not hide a column that was added since.
+            return avro_schema_for(node.topic, schema)
+        return text
 
     def _event_text(self, node: nodes.Handle) -> str:
         if (node.topic or node.schema) and (text := self._builder.text(node.topic or node.name, node.schema)):
@@ -209,6 +218,10 @@ class _Wiring:
         for column in node.key or ():
             if column not in schema.names:
                 raise TopologyError(f"node {node.name!r}: key column {column!r} is not among {', '.join(schema.names)}")
+
+
+def _same_fields(text: str, schema: pa.Schema) -> bool:
+    return {f["name"] for f in json.loads(text)["fields"]} == set(schema.names)
 
 
 def _check_fits(node: nodes.Sink, schema: pa.Schema, text: str) -> None:

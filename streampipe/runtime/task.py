@@ -10,6 +10,7 @@ import numpy as np
 from streampipe.operators.edges import SourceStep
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Origin
+from streampipe.operators.stateless import MergeStep
 from streampipe.operators.table import TableStep
 from streampipe.operators.windowed import WindowedStep
 from streampipe.records import RecordBatch, TopicPartition
@@ -28,9 +29,11 @@ class TopologyTask:
         subtopologies: Sequence[SubTopology],
         stateful: Sequence[Sequence[WindowedStep | TableStep]],
         tables: Sequence[TableStep],
+        merges: Sequence[MergeStep],
     ) -> None:
         self.subtopologies = subtopologies
         self._effects, self._inputs, self._stateful = effects, inputs, stateful
+        self._merges = merges
         self._windows = [step for steps in stateful for step in steps if isinstance(step, WindowedStep)]
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
@@ -100,11 +103,18 @@ class TopologyTask:
             origin = Origin.of(batch)
             origin.fates = first.fates  # one fate a record, however many nodes read its topic
             step.feed(origin, columns)
+        self._through()
         assert first.fates is not None
         self._output.count(batch.topic, first.fates)
         for partition in partitions:
             end = int(batch.offsets[batch.partitions == partition].max()) + 1
             self._output.offsets[TopicPartition(batch.topic, partition)] = end
+
+    def _through(self) -> None:
+        """A batch is through the operators: what had to wait for the whole of it goes on."""
+        for step in self._merges:
+            step.settle()
+        self._effects.settle()
 
     def _settle(self, partitions: Collection[int]) -> None:
         """State of these partitions has been restored, or they would not be processed: open it."""
@@ -120,12 +130,14 @@ class TopologyTask:
         self._settle(idle)
         for step in self._windows:
             step.advance(now_ms, idle)
+            self._through()
 
     def close_windows(self) -> None:
         """Close every open window, of upstream aggregates first."""
         self._settle([partition for _, partition in sorted(self._open)])
         for step in self._windows:
             step.close_all()
+            self._through()
 
     def take(self) -> TaskOutput:
         """Output so far."""
@@ -142,4 +154,5 @@ class TopologyTask:
         """Output so far, pending updates and dirty state included."""
         for step in self._windows:
             step.flush()
+            self._through()
         return self.take()

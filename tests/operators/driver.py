@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import pyarrow as pa
 
 from streampipe import Processor
 from streampipe.records import ProduceBatch, Record, TopicPartition, batch_of
@@ -45,6 +48,12 @@ class Result:
         return dict(out)
 
 
+@cache
+def _registry(folder: Path) -> LocalRegistry:
+    """One registry a folder: opening the file costs more than most examples do."""
+    return LocalRegistry(str(folder / "registry.db"))
+
+
 class Driver:
     """One task, fed in batches of any size, its repartition topics looped back."""
 
@@ -52,7 +61,7 @@ class Driver:
         folder.mkdir(parents=True, exist_ok=True)
         for topic, text in schemas.items():
             (folder / f"{topic}.avsc").write_text(text)
-        self.registry = LocalRegistry(str(folder / "registry.db"))
+        self.registry = _registry(folder)
         self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None)
         self._encoders = {t: AvroEncoder(s, self.registry.register(f"{t}-value", s)) for t, s in schemas.items()}
         self._offsets: Counter[TopicPartition] = Counter()
@@ -64,22 +73,25 @@ class Driver:
         task = self.builder.build()
         topics = [t for s in task.subtopologies for t in (*s.streams, *s.tables)]
         for restore in task.assign([TopicPartition(t, p) for t in topics for p in range(4)]):
-            entries = self.result.changelog.get(tuple(restore.source), {})  # type: ignore[call-overload]
+            entries = self.result.changelog.get((restore.source.topic, restore.source.partition), {})
             if entries:
                 task.restore(restore, batch_of([Record(*restore.source, 0, 0, k, v) for k, v in entries.items()]))
         self.task = task
         return task
 
-    def encode(self, event: Event) -> Record:
-        """An event as a consumed record."""
-        value = event.value
-        if isinstance(value, dict):
-            import pyarrow as pa
+    def encode(self, events: Sequence[Event]) -> list[Record]:
+        """Events as consumed records."""
+        values: list[Any] = [e.value for e in events]
+        for topic, encoder in self._encoders.items():
+            rows = [i for i, e in enumerate(events) if e.topic == topic and isinstance(e.value, dict)]
+            if rows:
+                encoded = encoder.encode(pa.RecordBatch.from_pylist([values[i] for i in rows], schema=encoder.arrow))
+                assert not encoded.failures, encoded.failures
+                for i, value in zip(rows, encoded.values, strict=True):
+                    values[i] = value
+        return [self._record(e, v) for e, v in zip(events, values, strict=True)]
 
-            encoder = self._encoders[event.topic]
-            encoded = encoder.encode(pa.RecordBatch.from_pylist([value], schema=encoder.arrow))
-            assert not encoded.failures, encoded.failures
-            value = encoded.values[0]
+    def _record(self, event: Event, value: bytes | None) -> Record:
         at = TopicPartition(event.topic, event.partition)
         self._offsets[at] += 1
         key = None if event.key is None else event.key.encode()
@@ -87,7 +99,7 @@ class Driver:
 
     def feed(self, events: Iterable[Event], size: int | None = None) -> Driver:
         """Process events in batches of at most `size` records (None: as large as runs of one topic allow)."""
-        for batch in runs([self.encode(e) for e in events], size):
+        for batch in runs(self.encode(list(events)), size):
             self.task.process(batch_of(batch))
             self.collect(self.task.take())
         return self

@@ -76,6 +76,8 @@ def branched() -> Processor:
     low.to("out")
     high.to("high")
     low.merge(high).to("both")
+    low.to("shared", name="low-to-shared")
+    high.to("shared", name="high-to-shared")
     return p
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,9 @@ from hypothesis import strategies as st
 from streampipe import Processor
 from tests.operators.driver import Driver, Event, Result
 from tests.operators.pipelines import PIPELINES, SCHEMAS
+
+FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 keys = st.sampled_from(["a", "b", "c", "d"])
 numbers = st.none() | st.integers(-10, 60)
@@ -43,11 +48,10 @@ def inputs(draw: Any) -> list[Event]:
 
 
 def run(make: Callable[[], Processor], events: list[Event], size: int | None) -> Result:
-    with tempfile.TemporaryDirectory() as folder:
-        processor = make()
-        topics = {n.topic for n in processor.topology.nodes if hasattr(n, "topic")}
-        driver = Driver(processor, SCHEMAS, Path(folder))
-        return driver.feed((e for e in events if e.topic in topics), size).finish()
+    processor = make()
+    topics = {n.topic for n in processor.topology.nodes if hasattr(n, "topic")}
+    driver = Driver(processor, SCHEMAS, FOLDER / make.__name__)
+    return driver.feed((e for e in events if e.topic in topics), size).finish()
 
 
 def visible(result: Result, *, updates: bool) -> Any:
