@@ -104,7 +104,7 @@ def _hours(results: Results) -> Group:
         table.add_row(
             row["origin"], hour, *counts, f"{row['mean_delay']:.1f}", f"{row['max_delay']}", f"{row['p95_delay']:.0f}"
         )
-    return table
+    return shown
 
 
 def _destinations(results: Results) -> Group:

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from processors.rules import RULES
+from processors.rules import believed
 from streampipe import Processor, Skip
 
 ALERT_MINUTES = 60
@@ -50,14 +50,6 @@ class DelayAlert:
     made_up_minutes: int | None
 
 
-departed = (
-    processor.source("flights", event_time="time_hour", key="origin")
-    .expect(**RULES)
-    .filter(pl.col("dep_time").is_not_null())
-)
-
-
-@departed.handle(to="delay-alerts")
 def alert(flight: Flight) -> DelayAlert | Skip:
     """Tell how late, how bad, and what the pilot made up in the air (None when it never arrived as planned)."""
     if flight.dep_delay <= ALERT_MINUTES:
@@ -74,3 +66,7 @@ def alert(flight: Flight) -> DelayAlert | Skip:
         severity="VERY_LATE" if flight.dep_delay >= VERY_LATE_MINUTES else "LATE",
         made_up_minutes=made_up,
     )
+
+
+flights = processor.source("flights", event_time="time_hour", key="origin")
+believed(flights).filter(pl.col("dep_time").is_not_null()).handle(alert, to="delay-alerts")

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import polars as pl
 
-from processors.rules import RULES
+from processors.rules import believed
 from streampipe import Processor, Tumbling, agg
 
 processor = Processor("delays-hourly", version=1)
 
 (
-    processor.source("flights", event_time="time_hour", key="origin")
-    .expect(**RULES)
+    believed(processor.source("flights", event_time="time_hour", key="origin"))
     .key_by("origin")  # the topic is keyed so already: no repartition
     .window(Tumbling("1h", grace="1d"), emit="final", late="dead_letter")
     .agg(

@@ -18,7 +18,7 @@ Nothing is filtered: what comes in goes out or is a dead letter.
 
 from __future__ import annotations
 
-from processors.rules import RULES
+from processors.rules import believed
 from streampipe import Processor
 
 processor = Processor("flights-enriched", version=1)
@@ -30,7 +30,7 @@ planes = processor.global_table("planes", key="tailnum")
 weather = processor.table("weather", key=("origin", "time_hour"))
 
 (
-    flights.expect(**RULES)
+    believed(flights)
     .join(airlines, on="carrier", how="left", columns=["name"], prefix="airline_")
     .join(airports, on="dest", how="left", columns=["name"], prefix="dest_")
     .join(planes, on="tailnum", how="left", columns=["year", "manufacturer", "model", "seats"], prefix="plane_")
