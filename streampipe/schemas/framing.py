@@ -14,6 +14,8 @@ from streampipe.records import IntArray
 from streampipe.schemas.port import Failure
 
 HEADER_BYTES = 5
+MAX_SCHEMA_ID = 2**31 - 1
+"""Registries give out positive 32-bit ids; the frame could say twice as many."""
 # Half the time of the same slices in a comprehension, and this runs for every record.
 _HEAD: Callable[[Any], bytes] = itemgetter(slice(HEADER_BYTES))
 _BODY: Callable[[Any], bytes] = itemgetter(slice(HEADER_BYTES, None))
@@ -73,7 +75,7 @@ def _unframe_mixed(values: Sequence[bytes | None]) -> Unframed:
 
 
 def _is_header(head: bytes) -> bool:
-    return len(head) == HEADER_BYTES and head[0] == 0
+    return len(head) == HEADER_BYTES and head[0] == 0 and head[1] < 128
 
 
 def _schema_id(head: bytes) -> int:
@@ -83,4 +85,6 @@ def _schema_id(head: bytes) -> int:
 def _bad_frame(row: int, head: bytes) -> Failure:
     if head and head[0] != 0:
         return Failure(row, "deserialization", "BadMagic", f"magic byte is {head[0]}, Confluent's wire format has 0")
+    if len(head) == HEADER_BYTES:
+        return Failure(row, "schema", "UnknownSchema", f"schema ids end at {MAX_SCHEMA_ID}", _schema_id(head))
     return Failure(row, "deserialization", "Truncated", f"{len(head)} bytes are too short for the five-byte header")

@@ -2,7 +2,7 @@
 
 One column: text as its UTF-8, whole numbers in decimal, booleans as true and false, binary as it is, times in ISO
 8601, other scalars in Polars' text form; null means a record without key. Several columns: a compact JSON object in
-the order given, its nulls included, so never without key.
+the order given, whole numbers and booleans as such, all others as that text; its nulls included, so never no key.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ def backward_incompatibilities(*, reader: str, writer: str) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about logical types that this library does not know; they do not matter
-            result = ReaderWriterCompatibilityChecker().get_compatibility(parse(reader), parse(writer))
+            checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]  # theirs is not annotated
+            result = checker.get_compatibility(parse(reader), parse(writer))
     except (AvroException, ValueError, RecursionError) as e:
         return [f"Apache Avro refuses it: {' '.join(str(e).split())[:200]}"]
     if result.compatibility is SchemaCompatibilityType.compatible:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -40,7 +41,6 @@ _NUMBERS = (
     "cache.capacity",
     "cache.latest.ttl.sec",
 )
-_NO_SCHEMA = (42201, 42202, 42203)
 _CONFLICT = 409
 
 
@@ -60,6 +60,7 @@ class ConfluentRegistry:
             self._client = SchemaRegistryClient({**settings, "url": url, "max.retries": 0})
         except (ValueError, TypeError, KeyError, OSError) as e:
             reason = "a setting has a value of the wrong kind" if isinstance(e, TypeError) else _line(str(e))
+            reason = reason.replace(url, self.name)
             raise ConfigError(f"schema registry {self.name}: {self._clean(reason, options)}") from None
         self._secrets = options
         self._texts: dict[int, str] = {}
@@ -67,7 +68,7 @@ class ConfluentRegistry:
         self._lock = threading.Lock()
 
     def by_id(self, schema_id: int) -> str:
-        """See `port.Registry`. References are put into the text."""
+        """See `port.Registry`. References are put into the text; SchemaError for one that is no Avro schema."""
         with self._lock:  # one look-up at a time: threads of one process ask for the same ids
             known = self._texts.get(schema_id)
             if known is not None:
@@ -124,7 +125,11 @@ class ConfluentRegistry:
             found = self._call(ask)
         except _Missing:
             raise UnknownSubject(subject) from None
-        return RegisteredSchema(subject, int(found.version), int(found.schema_id), self._text(found.schema))
+        try:
+            text = self._text(found.schema)
+        except SchemaError as e:
+            raise ConfigError(f"subject {subject!r} version {found.version}: {e}") from None
+        return RegisteredSchema(subject, int(found.version), int(found.schema_id), text)
 
     def _text(self, schema: Schema) -> str:
         """The schema with the definitions of its references in place."""
@@ -132,7 +137,7 @@ class ConfluentRegistry:
             return str(schema.schema_str)
         definitions: dict[str, Any] = {}
         self._collect(schema, definitions)
-        return orjson.dumps(_Inliner(definitions).inline(_json(schema.schema_str), "")).decode()
+        return orjson.dumps(_Inliner(definitions).inline(_json(str(schema.schema_str)), "")).decode()
 
     def _collect(self, schema: Schema, definitions: dict[str, Any]) -> None:
         for reference in schema.references or ():
@@ -140,17 +145,18 @@ class ConfluentRegistry:
                 continue
             if len(definitions) >= MAX_REFERENCES:
                 raise SchemaError(f"more than {MAX_REFERENCES} references")
-            subject, version = reference.subject, reference.version
+            subject, version = str(reference.subject), int(reference.version or 0)
             try:
-                found = self._call(lambda s=subject, v=version: self._client.get_version(s, v))
+                found = self._call(partial(self._client.get_version, subject, version))
             except _Missing:
                 raise SchemaError(f"it refers to {subject!r} version {version}, which is gone") from None
-            definitions[reference.name] = _json(found.schema.schema_str)
+            definitions[str(reference.name)] = _json(str(found.schema.schema_str))
             self._collect(found.schema, definitions)
 
     def _call(self, ask: Callable[[], T]) -> T:
         try:
-            return _retrying()(self._once, ask)
+            answer: T = _retrying()(self._once, ask)
+            return answer
         except _Transient as e:
             raise Unavailable(f"schema registry {self.name} {e}; check that it runs and can be reached") from None
 
@@ -226,10 +232,8 @@ class _Inliner:
             return node
         made = dict(node)
         if isinstance(node.get("name"), str):
-            full = (
-                node["name"] if "." in node["name"] or not space else f"{node.get('namespace', space)}.{node['name']}"
-            )
-            space = node.get("namespace", full.rpartition(".")[0])
+            inherited = node["name"].rpartition(".")[0] or space
+            space = node.get("namespace", inherited)
         for key in ("type", "items", "values"):
             if key in made and made[key] not in ("record", "enum", "fixed", "array", "map", "error"):
                 made[key] = self.inline(made[key], space)
