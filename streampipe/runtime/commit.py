@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Literal, Protocol, TypeVar
 
 from streampipe.brokers.port import Broker, Consumer, Offsets, Producer
 from streampipe.config import Settings
 from streampipe.errors import Fenced, StreampipeError, TransactionAborted, Unavailable
 from streampipe.runtime.port import TaskOutput
+
+T = TypeVar("T")
 
 
 class MemberFenced(Fenced):
@@ -143,3 +145,18 @@ def _known_outcome(call: Callable[[], None]) -> None:
         call()
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
+
+
+def emitting(call: Callable[[], T]) -> T:
+    """Output that could be made in part only is void: what is missing cannot be asked for again."""
+    try:
+        return call()
+    except Unavailable as error:
+        raise OutcomeUnknown(str(error)) from error
+
+
+def result_of(error: StreampipeError) -> Literal["rebalance", "fenced", "error"]:
+    """The observer's word for a commit that failed."""
+    if isinstance(error, MemberFenced):
+        return "rebalance"
+    return "fenced" if isinstance(error, Fenced) else "error"

@@ -135,7 +135,8 @@ class Observer(Protocol):
         output: TaskOutput | None,
         latencies_s: dict[str, np.ndarray] | None,
     ) -> None:
-        """A commit ended. With result ok: its output, and end-to-end latencies in seconds by input topic
+        """A commit ended. With result ok: the counters and offsets of its output (its batches are not kept, see
+        `produced`), and end-to-end latencies in seconds by input topic
         (now less the record's timestamp, one float64 a record; negative where clocks disagree)."""
 
     def produced(self, topic: str, records: int) -> None:

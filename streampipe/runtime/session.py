@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 
-from streampipe.brokers.port import Admin, Broker
-from streampipe.clock import Clock, SystemClock
-from streampipe.config import Settings
-from streampipe.errors import Fenced, StreampipeError, Unavailable
+from streampipe.brokers.port import Admin
+from streampipe.errors import StreampipeError, Unavailable
 from streampipe.records import RecordBatch, TopicPartition
-from streampipe.runtime.commit import Committer, MemberFenced, open_committer
+from streampipe.runtime.commit import Committer, MemberFenced, emitting, open_committer, result_of
 from streampipe.runtime.global_tables import GlobalTables
 from streampipe.runtime.idle import IdlePartitions
-from streampipe.runtime.observer import NullObserver
+from streampipe.runtime.job import Job, input_topics
 from streampipe.runtime.partitions import Partitions, without
-from streampipe.runtime.port import Observer, State, Task, TaskOutput
+from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
 from streampipe.runtime.uncommitted import Uncommitted
 
@@ -29,34 +25,10 @@ log = logging.getLogger(__name__)
 MAX_UNCOMMITTED = 500_000
 """Records processed between two commits, at most: bounds memory when commits are far apart."""
 MAX_RETRY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker is to do; the same for each of its memberships."""
-
-    task_factory: Callable[[], Task]
-    broker: Broker
-    settings: Settings
-    app_id: str
-    slot: int = 0
-    instance: str = ""
-    observer: Observer = field(default_factory=NullObserver)
-    clock: Clock = field(default_factory=SystemClock)
-    until: Mapping[TopicPartition, int] = field(default_factory=dict)
-    replay: bool = False
-    idle_after_s: float = 30.0
-    restore_patience_s: float = 120.0
-
-    @property
-    def transactional_id(self) -> str:
-        """Stable per worker slot, so that a restarted worker ends its predecessor's transaction at once."""
-        return "-".join(part for part in (self.app_id, self.instance, str(self.slot)) if part)
-
-
-def input_topics(task: Task) -> set[str]:
-    """Every topic that the group consumes."""
-    return {topic for part in task.subtopologies for topic in (*part.streams, *part.tables)}
+TURN_S = 1.0
+"""How long processing may go on before the group is polled, a commit made or a stop noticed: slow handlers get
+their records in slices of about that."""
+FIRST_SLICE = 500
 
 
 class Session:
@@ -104,6 +76,7 @@ class Session:
         self._touched = False
         self._retry_at = 0.0
         self._retry_s = 0.0
+        self._slice = FIRST_SLICE
         self._polled = 0
         self.activity = 0
         """Grows whenever this worker takes on partitions or processes records."""
@@ -218,7 +191,7 @@ class Session:
             self._idle.heard(partition)
 
     def _hold(self) -> None:
-        waiting = bool(self._retry_at) or not self._tables.loaded
+        waiting = bool(self._pending) or not self._tables.loaded
         self._mine.hold(everything=waiting, restoring=self._restorer.partitions)
         self._tell("restoring" if self._restoring or self._mine.arriving else "running")
 
@@ -244,13 +217,15 @@ class Session:
 
     def _process(self) -> None:
         if not self._pending:
+            self._retry_at = self._retry_s = 0.0  # what had to wait may have gone to another member
             if not self._polled and not self._mine.paused and not self.uncommitted:
                 self._observer.oldest_unprocessed(dict.fromkeys(self._mine.owned))
             return
         if self._clock.monotonic_s() < self._retry_at:
             return
-        while self._pending:
-            batch = self._pending[0]
+        turn_ends = self._clock.monotonic_s() + TURN_S
+        while self._pending and self._clock.monotonic_s() < turn_ends:
+            batch = self._next_slice()
             started = self._clock.monotonic_s()
             try:
                 self.task.process(batch)
@@ -264,7 +239,18 @@ class Session:
             self._observer.broker_reachable(True)
         self._observer.oldest_unprocessed(self.uncommitted.oldest(self._mine.owned))
 
+    def _next_slice(self) -> RecordBatch:
+        batch = self._pending[0]
+        if len(batch) > self._slice:
+            self._pending.popleft()
+            self._pending.extendleft([batch.slice(self._slice, len(batch)), batch.slice(0, self._slice)])
+        return self._pending[0]
+
     def _processed(self, batch: RecordBatch, seconds: float) -> None:
+        if seconds > TURN_S:
+            self._slice = max(1, int(len(batch) * TURN_S / seconds))
+        elif seconds < TURN_S / 4:
+            self._slice = min(self._settings.batch_size, self._slice * 2)
         self._touched = True
         self.activity += 1
         self.uncommitted.processed(batch)
@@ -290,7 +276,7 @@ class Session:
 
     def close_windows(self) -> None:
         """Close every open window and commit what that gives."""
-        self.task.close_windows()
+        emitting(self.task.close_windows)
         self._touched = True
         self.commit()
 
@@ -298,7 +284,7 @@ class Session:
         """Make everything processed so far visible; nothing happens when there is nothing new."""
         started = self._clock.monotonic_s()
         self._last_commit = started
-        output = self.task.drain() if self._touched else TaskOutput()
+        output = emitting(self.task.drain) if self._touched else TaskOutput()
         positions = self._mine.positions(self._pending)
         moved = {tp: offset for tp, offset in positions.items() if offset > self._mine.committed.get(tp, 0)}
         self.uncommitted.gave(output)
@@ -311,7 +297,7 @@ class Session:
         try:
             self.committer.commit(output, offsets, self._metadata)
         except StreampipeError as error:
-            self._observer.committed(_result(error), self._clock.monotonic_s() - started, None, None)
+            self._observer.committed(result_of(error), self._clock.monotonic_s() - started, None, None)
             raise
         self._mine.committed.update(offsets)
         self.commits += 1
@@ -325,7 +311,7 @@ class Session:
         self._observer.committed("ok", seconds, self.uncommitted.counts(offsets), latencies)
 
     def _produce_early(self) -> None:
-        output = self.task.take()
+        output = emitting(self.task.take)
         if output:
             self.uncommitted.gave(output)
             self.committer.produce(output)
@@ -378,9 +364,3 @@ class Session:
             self.committer.close()
         finally:
             self.consumer.close()
-
-
-def _result(error: StreampipeError) -> Literal["rebalance", "fenced", "error"]:
-    if isinstance(error, MemberFenced):
-        return "rebalance"
-    return "fenced" if isinstance(error, Fenced) else "error"

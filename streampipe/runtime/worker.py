@@ -13,9 +13,10 @@ from streampipe.errors import Fenced, ProcessingStopped, StreampipeError, Transa
 from streampipe.records import TopicPartition
 from streampipe.runtime.commit import MemberFenced, OutcomeUnknown
 from streampipe.runtime.finish import FinishLine, caught_up
+from streampipe.runtime.job import Job, input_topics
 from streampipe.runtime.observer import NullObserver
 from streampipe.runtime.port import Observer, Task
-from streampipe.runtime.session import Job, Session, input_topics
+from streampipe.runtime.session import Session
 
 log = logging.getLogger(__name__)
 

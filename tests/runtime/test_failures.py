@@ -14,8 +14,9 @@ from streampipe.brokers.port import Broker
 from streampipe.errors import Fenced, ProcessingStopped, TransactionAborted, Unavailable
 from streampipe.policies import Guarantee
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
+from streampipe.runtime.job import Job
 from streampipe.runtime.port import TaskOutput
-from streampipe.runtime.session import Job, Session
+from streampipe.runtime.session import Session
 from streampipe.runtime.worker import MAX_REJOINS
 from tests.runtime.fakes import (
     CountingTask,

@@ -8,9 +8,10 @@ from streampipe.brokers.port import Broker, Producer
 from streampipe.clock import SystemClock
 from streampipe.errors import StateCorrupted, Unavailable
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
+from streampipe.runtime.job import Job
 from streampipe.runtime.port import Restore
 from streampipe.runtime.restore import Restorer
-from streampipe.runtime.session import Job, Session
+from streampipe.runtime.session import Session
 from tests.runtime.fakes import CountingTask, Log, Names, Watcher, fill, numbered, settings
 from tests.runtime.faulty import Script, faulty
 from tests.runtime.test_worker import worker_of

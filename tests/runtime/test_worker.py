@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from streampipe.brokers.port import Broker
 from streampipe.policies import Guarantee
 from streampipe.records import RecordBatch, TopicPartition
+from streampipe.runtime import session
 from streampipe.runtime.worker import Worker
 from tests.runtime.fakes import (
     CountingTask,
@@ -247,3 +249,39 @@ def test_quiet_partitions_follow_the_clock_except_in_a_replay(broker: Broker, na
     with running(worker_of(broker, names, replay, idle_after_s=0.0, replay=True)):
         await_true(lambda: replay.tasks)
     assert replay.advanced == []
+
+
+def test_much_uncommitted_work_is_committed_before_its_time(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_UNCOMMITTED", 50)
+    fill(broker, names.input, numbered(10, 30))
+    watcher = Watcher()
+    changes = {"batch_size": 20, "commit_interval_ms": 600_000}
+    with running(worker_of(broker, names, watcher=watcher, settings=changes)):
+        await_true(lambda: sum(committed(broker, names.app).values()) >= 250)
+    assert results(broker, names) == oracle(numbered(10, 30))
+
+
+def test_a_slow_task_gets_slices_and_stops_in_between(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "TURN_S", 0.05)
+    monkeypatch.setattr(session, "FIRST_SLICE", 8)
+    log = Log()
+    sizes: list[int] = []
+
+    class Slow(CountingTask):
+        def process(self, batch: RecordBatch) -> None:
+            sizes.append(len(batch))
+            time.sleep(0.01 * len(batch))
+            super().process(batch)
+
+    rows = numbered(1, 400)
+    fill(broker, names.input, rows)
+    with running(worker_of(broker, names, task=lambda: Slow(names, log), settings={"commit_interval_ms": 10})):
+        await_true(lambda: sum(committed(broker, names.app).values()) > 20)
+    assert max(sizes) <= 16
+    assert len(log.processed) < 400
+    assert sum(committed(broker, names.app).values()) == len(log.processed)
+    assert results(broker, names) == oracle({b"k0": rows[b"k0"][: len(log.processed)]})
