@@ -69,16 +69,16 @@ class GroupConformance:
     def test_seek_drops_what_was_fetched(self, lab: Lab) -> None:
         topic = lab.topic()
         tp = TopicPartition(topic, 0)
-        lab.produce(topic, *numbered("v", 20))
+        lab.produce(topic, *numbered("v", 10))
+        lab.produce(topic, *numbered("w", 10))
         member = lab.member(unique("group"), topic)
         eventually(lambda: member.step(max_records=1), "a first record arrives")
         member.consumer.seek(tp, 15)
         assert member.consumer.position(tp) == 15
-        until([member], lambda: len(member.records) >= 6, "records after the seek arrive")
-        assert [r.offset for r in member.records] == [0, 15, 16, 17, 18, 19]
+        eventually(lambda: member.step(max_records=1) == 2, "a record after the seek arrives")
         member.consumer.seek(tp, 2)
-        until([member], lambda: len(member.records) >= 24, "records after the seek back arrive")
-        assert [r.offset for r in member.records[6:]] == list(range(2, 20))
+        until([member], lambda: len(member.records) >= 20, "records after the seek back arrive")
+        assert [r.offset for r in member.records] == [0, 15, *range(2, 20)]
 
     def test_a_listener_may_seek_when_assigned(self, lab: Lab) -> None:
         topic = lab.topic()

@@ -169,6 +169,37 @@ class TransactionConformance:
         [moved] = second.owned()
         assert_fenced(lab, {moved: 1}, token)
 
+    def test_an_old_token_stays_fenced_when_the_partition_came_back(self, lab: Lab) -> None:
+        source, group = lab.topic(2), unique("group")
+        both = {TopicPartition(source, 0), TopicPartition(source, 1)}
+        first = lab.member(group, source)
+        settle([first], both)
+        token = first.consumer.group_metadata()
+        second = lab.member(group, source)
+        settle([first, second], both)
+        [moved] = second.owned()
+        second.close()
+        until([first], lambda: first.owned() == both, "the partition came back")
+        assert_fenced(lab, {moved: 1}, token)
+
+    def test_a_new_owner_waits_for_the_offsets_of_an_open_transaction(self, lab: Lab) -> None:
+        source, group = lab.topic(), unique("group")
+        tp = TopicPartition(source, 0)
+        lab.produce(source, b"0", b"1", b"2", b"3")
+        left = lab.member(group, source)
+        until([left], lambda: len(left.records) == 4, "the input is consumed")
+        producer = lab.producer(unique("tx"))
+        producer.begin()
+        producer.send_offsets({tp: 3}, left.consumer.group_metadata())
+        left.close()
+        owner = lab.member(group, source)
+        for _ in range(10):
+            owner.step()
+        assert owner.records == []
+        producer.commit()
+        until([owner], lambda: owner.records, "the rest arrives")
+        assert [record.offset for record in owner.records] == [3]
+
     def test_offsets_of_a_member_that_never_polled_are_fenced(self, lab: Lab) -> None:
         source, group = lab.topic(), unique("group")
         tp = TopicPartition(source, 0)

@@ -191,6 +191,23 @@ def test_changing_the_subscription_moves_what_changed_alone(tmp_path: Path) -> N
         assert member.events[1:] == [("revoked", (one,)), ("assigned", (three,))]
 
 
+def test_a_member_that_left_before_it_took_over_moves_nothing(tmp_path: Path) -> None:
+    with Lab(LocalBroker(tmp_path / "broker.db")) as lab:
+        topic, group = lab.topic(3), unique("group")
+        everything = {TopicPartition(topic, p) for p in range(3)}
+        # Ids begin with the client's name, and ties go to the first id: the one that must not gain here.
+        fuller = lab.member(group, topic, client_id="z")
+        settle([fuller], everything)
+        other = lab.member(group, topic, client_id="a")
+        settle([fuller, other], everything)
+        fuller.events.clear()
+        lab.member(group, topic, client_id="m").close()
+        for _ in range(5):
+            fuller.step()
+            other.step()
+        assert (len(fuller.owned()), fuller.events) == (2, [])
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a b", "a/b", "x" * 250])
 def test_a_name_that_kafka_would_refuse_is_refused(tmp_path: Path, name: str) -> None:
     with Lab(LocalBroker(tmp_path / "broker.db")) as lab, pytest.raises(ConfigError, match="topic"):

@@ -115,7 +115,7 @@ def test_a_killed_members_partitions_go_to_the_others_after_its_session(tmp_path
         worker.process.kill()
         killed_at = time.monotonic()
         eventually(lambda: survivor.step() >= 0 and len(survivor.owned()) == 2, "the survivor owns everything")
-        assert time.monotonic() - killed_at < 5
+        assert time.monotonic() - killed_at > 0.5, "the session of one second was not waited for"
         assert not survivor.told("lost") | survivor.told("revoked"), "what the survivor had did not move"
 
 

@@ -106,9 +106,9 @@ def offset_at(db: Database, partition_id: int, timestamp: int, end: int) -> int:
 def expire(db: Database, partition_id: int, before: int) -> None:
     """Inside a write: drop leading chunks whose records are all older than `before` (ms), up to the LSO."""
     stable = ends(db, [partition_id])[partition_id].stable
-    sql = """SELECT base_offset FROM chunks WHERE partition_id = ? AND (max_timestamp >= ? OR last_offset >= ?)
+    sql = """SELECT base_offset FROM chunks WHERE partition_id = ? AND max_timestamp >= ?
              ORDER BY last_offset LIMIT 1"""
-    kept = db.query(sql, partition_id, before, stable)
+    kept = db.query(sql, partition_id, before)
     start = min(kept[0][0], stable) if kept else stable
     sql = "UPDATE partitions SET start_offset = ? WHERE id = ? AND start_offset < ?"
     if db.execute(sql, start, partition_id, start):
