@@ -221,7 +221,7 @@ class WindowedStep(Step):
         slots = self._slots
         dirty = np.flatnonzero(slots.dirty)
         if self._node.emit == "updates" and len(dirty):
-            self._emit(slots.sorted(dirty))
+            self._emit(dirty[np.argsort(slots.start[dirty], kind="stable")])
         keys, values = self._codec.encode(slots, dirty) if len(dirty) else ([], [])
         partitions = slots.partition[dirty].tolist()
         slots.dirty[dirty], slots.stored[dirty] = False, True
