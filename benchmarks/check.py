@@ -87,7 +87,7 @@ def committed(setup: Setup) -> Iterator[list[bytes]]:
     values: list[bytes] = []
     ended: set[int] = set()
     while len(ended) < PARTITIONS:
-        for message in consumer.consume(1_000, 5):
+        for message in consumer.consume(1_000, 0.1):
             if message.error() is None:
                 values.append(message.value())
             elif message.error().code() == KafkaError._PARTITION_EOF:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +33,6 @@ class Contestant:
     progress: Literal["output", "group"]
     slow: bool = False
     """Handles records one at a time: gets fewer of them."""
-    settings: Mapping[str, str] = field(default_factory=dict)
-    """Environment of its own."""
     once: bool = False
     """Runs in the first round only."""
 
@@ -46,7 +44,7 @@ class Contestant:
     def environment(self, setup: Setup) -> dict[str, str]:
         """Everything it has to know."""
         broker = {"STREAMPIPE_BROKER": f"kafka:{setup.bootstrap}", "STREAMPIPE_REGISTRY": setup.registry}
-        return {**setup.environment(), **broker, **self.settings}
+        return setup.environment() | broker
 
 
 def _loop(name: str, module: str, job: str) -> Contestant:
@@ -54,10 +52,10 @@ def _loop(name: str, module: str, job: str) -> Contestant:
     return Contestant(name, job, command, _progress(job), slow=module == "hand")
 
 
-def _streampipe(job: str, name: str = "streampipe", *, workers: int = 1, **settings: str) -> Contestant:
-    command = (sys.executable, "-m", "streampipe.cli.main", "run", str(_JOBS / f"{JOBS[job]}.py"))
-    flags = ("--workers", str(workers)) if workers > 1 else ()
-    return Contestant(name, job, command + flags, _progress(job), settings=settings, once=workers > 1)
+def _streampipe(job: str, *flags: str, name: str = "streampipe", once: bool = False) -> Contestant:
+    module = str(_JOBS / f"{JOBS[job]}.py")
+    command = (sys.executable, "-m", "streampipe.cli.main", "run", module, "--port", "0", *flags)
+    return Contestant(name, job, command, _progress(job), once=once)
 
 
 def _progress(job: str) -> Literal["output", "group"]:
@@ -73,9 +71,9 @@ def contestants(*, workers2: bool) -> list[Contestant]:
             found.append(_loop("columnar loop", "columnar", job))
         found.append(_streampipe(job))
         if job == "a":
-            found.append(_streampipe(job, "streampipe, at-least-once", STREAMPIPE_GUARANTEE="at-least-once"))
+            found.append(_streampipe(job, "--at-least-once", name="streampipe (at-least-once)"))
         if workers2 and job in ("a", "c"):
-            found.append(_streampipe(job, "streampipe, 2 workers", workers=2))
+            found.append(_streampipe(job, "--workers", "2", name="streampipe (2 workers)", once=True))
     return found
 
 

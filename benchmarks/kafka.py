@@ -17,6 +17,7 @@ from benchmarks import data, events
 from benchmarks.setup import PARTITIONS, PRODUCER, Setup
 
 _ADMIN: Any = confluent_kafka.admin  # its own annotations leave out half of it
+_LEADERS_S = 20
 _FOR_EVER = {"retention.ms": "-1", "segment.ms": str(2**62)}
 # Kafka rolls segments by the records' time: with a month of flights a second it would do nothing else.
 
@@ -66,14 +67,19 @@ class Kafka:
         self.end_offsets(topic, partitions)
 
     def end_offsets(self, topic: str, partitions: int = PARTITIONS) -> list[int]:
-        """High watermark of each partition; waits up to ten seconds for leaders."""
+        """High watermark of each partition; waits for leaders."""
         latest = {TopicPartition(topic, partition): _ADMIN.OffsetSpec.latest() for partition in range(partitions)}
-        for _ in range(100):
-            with suppress(KafkaException):
+        deadline, last = time.monotonic() + _LEADERS_S, ""
+        while time.monotonic() < deadline:
+            try:
                 answers = self._admin.list_offsets(latest, request_timeout=10)
                 return [answer.result(10).offset for answer in answers.values()]
+            except KafkaException as error:
+                last = str(error)
             time.sleep(0.1)
-        raise TimeoutError(f"topic {topic} has no leaders after ten seconds")
+            with suppress(KafkaException):  # or the client may go on asking whom it asked before
+                self._admin.list_topics(topic, timeout=10)
+        raise TimeoutError(f"topic {topic} has no leaders after {_LEADERS_S} seconds: {last}")
 
     def committed(self, group: str, topic: str) -> int:
         """Records of the topic that the group has committed."""
@@ -150,3 +156,4 @@ def cleared(kafka: Kafka) -> Iterator[Kafka]:
         yield kafka
     finally:
         kafka.clear()
+        kafka.registry.close()

@@ -141,6 +141,7 @@ def _running(contestant: Contestant, setup: Setup) -> Iterator[tuple[subprocess.
     with TemporaryDirectory(prefix="bench-") as folder:
         errors = Path(folder) / "stderr"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), **contestant.environment(setup)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else every start compiles what no other run has compiled
         with errors.open("wb") as stderr:
             process = subprocess.Popen(
                 contestant.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,

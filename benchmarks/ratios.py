@@ -19,7 +19,7 @@ class Comparison:
     target: float | None = None
 
 
-_ALO = "streampipe, at-least-once"
+_ALO = "streampipe (at-least-once)"
 COMPARISONS = (
     Comparison("a", "streampipe", "hand-written", 6.0),
     Comparison("a", _ALO, "hand-written", 6.0),
@@ -31,8 +31,8 @@ COMPARISONS = (
     Comparison("c", "streampipe", "columnar loop"),
     Comparison("a", "columnar loop", "hand-written"),
     Comparison("c", "columnar loop", "hand-written"),
-    Comparison("a", "streampipe, 2 workers", "streampipe"),
-    Comparison("c", "streampipe, 2 workers", "streampipe"),
+    Comparison("a", "streampipe (2 workers)", "streampipe"),
+    Comparison("c", "streampipe (2 workers)", "streampipe"),
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 PARTITIONS = 4
-_VARIABLE = "STREAMPIPE_BENCH_SETUP"
+_VARIABLE = "BENCH_SETUP"
 
 # fetch.queue.backoff.ms: librdkafka's default of 1000 stops a partition for a second whenever its queue is full.
 CONSUMER: Mapping[str, str | int | bool] = {

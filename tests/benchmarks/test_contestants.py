@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import polars as pl
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from benchmarks import check, data
+from benchmarks.contestants import Contestant, contestants
+from benchmarks.kafka import Kafka, cleared
+from benchmarks.measure import measure
+
+RECORDS = 20_000
+
+
+@pytest.fixture(scope="module")
+def kafka(kafka_bootstrap: str, registry_url: str) -> Iterator[Kafka]:
+    with cleared(Kafka(kafka_bootstrap, registry_url)) as kafka:
+        kafka.fill(RECORDS, lambda _: None)
+        yield kafka
+
+
+@pytest.mark.kafka
+@pytest.mark.registry
+@pytest.mark.parametrize("contestant", contestants(workers2=True), ids=lambda contestant: contestant.key)
+def test_every_contestant_gives_the_right_output_and_leaves_nothing_behind(
+    kafka: Kafka, contestant: Contestant
+) -> None:
+    figures = measure(kafka, contestant, RECORDS, 1, 90, lambda _: None)
+    assert figures.wrong == ()
+    assert figures.finished
+    assert figures.records == RECORDS
+    assert figures.cpu is not None
+    assert figures.cpu > 0
+    topics = AdminClient({"bootstrap.servers": kafka.bootstrap}).list_topics(timeout=10).topics
+    assert {t for t in topics if t.startswith(f"{kafka.prefix}-") and "flights" not in t} <= {
+        f"{kafka.prefix}-airlines"
+    }
+
+
+@pytest.mark.kafka
+@pytest.mark.registry
+def test_a_contestant_that_dies_is_named_with_its_last_words(kafka: Kafka) -> None:
+    contestant = next(c for c in contestants(workers2=False) if c.key == "a:hand-written")
+    dying = Contestant("dying", "a", (contestant.command[0], "-c", "raise SystemExit('out of luck')"), "output")
+    figures = measure(kafka, dying, RECORDS, 1, 30, lambda _: None)
+    assert not figures.finished
+    assert figures.wrong == ("ended by itself with exit code 1: out of luck",)
+
+
+def test_the_check_finds_what_is_missing_unexpected_and_wrong() -> None:
+    want = data.expected("a", RECORDS)
+    assert check.compare(want, want, data.GROUPS["a"]) == []
+    spoiled = want.with_columns(
+        dest=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("XXX")).otherwise("dest"),
+        total=pl.when(pl.int_range(pl.len()) == 1).then(pl.col("total") + 1).otherwise("total"),
+    )
+    found = check.compare(spoiled, want, data.GROUPS["a"])
+    assert [line.split(" groups")[0] for line in found] == ["1 missing", "1 unexpected", "1 wrong"]
