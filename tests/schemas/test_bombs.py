@@ -34,10 +34,11 @@ def _laughs(levels: int) -> str:
 
 def _chain(length: int) -> str:
     """A union of records, each of which holds the one before: flat text, deep type."""
-    records = [{"type": "record", "name": "C0", "fields": []}]
-    for i in range(1, length):
-        records.append({"type": "record", "name": f"C{i}", "fields": [{"name": "f", "type": f"C{i - 1}"}]})  # type: ignore[dict-item]  # JSON
-    return orjson.dumps(records).decode()
+    first = {"type": "record", "name": "C0", "fields": []}
+    links = [
+        {"type": "record", "name": f"C{i}", "fields": [{"name": "f", "type": f"C{i - 1}"}]} for i in range(1, length)
+    ]
+    return orjson.dumps([first, *links]).decode()
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,11 @@ def test_a_schema_at_the_limit_is_fine() -> None:
     ids=["5,000 levels", "101 levels", "30 million nulls"],
 )
 def test_a_record_bomb_fails_alone_and_at_once(text: str, body: bytes) -> None:
-    started = time.perf_counter()
     good = b"\x00"
-    decoded = decoder(text, text).decode(framed([good, body, good]))
+    made = decoder(text, text)
+    made.decode(framed([good]))  # pyarrow's first array of a process imports pandas, which is not what is measured
+    started = time.perf_counter()
+    decoded = made.decode(framed([good, body, good]))
     assert time.perf_counter() - started < LIMIT_S
     assert failing_rows(decoded) == {1: ("deserialization", "MalformedRecord")}
     assert decoded.columns.num_rows == 2

@@ -51,7 +51,7 @@ class Line:
 
             do_POST = do_GET  # noqa: N815  (as above)
 
-            def log_message(self, format: str, *args: object) -> None:
+            def log_message(self, *args: object) -> None:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
