@@ -71,7 +71,16 @@ class RecordBatch:
 
     def slice(self, start: int, stop: int) -> RecordBatch:
         """The records from `start` up to `stop`."""
-        return self.take(np.arange(start, min(stop, len(self)), dtype=np.int64))
+        headers, some = self.headers, slice(start, stop)
+        return RecordBatch(
+            self.topic,
+            self.partitions[some],
+            self.offsets[some],
+            self.timestamps[some],
+            self.keys[some],
+            self.values[some],
+            lambda row: headers(start + row),
+        )
 
 
 class Record(NamedTuple):
