@@ -89,6 +89,9 @@ def mistakes(results: Results) -> list[str]:
         wrong.append(f"delays-hourly: {in_windows:,} flights in windows, {results.loaded - injected:,} are on time")
     if results.enriched.height != results.fates["flights-enriched"]["flights"]["ok"]:
         wrong.append(f"flights-enriched: {results.enriched.height:,} records out, fewer or more than it says are ok")
+    no_weather = read("flights").join(read("weather"), on=["origin", "time_hour"], how="anti").height
+    if results.enriched["weather_visib"].null_count() != no_weather or results.enriched["airline_name"].null_count():
+        wrong.append(f"flights-enriched: all but {no_weather} flights have weather in the data, and all an airline")
     if results.alerts.height != results.fates["delay-alerts"]["flights"]["ok"]:
         wrong.append(f"delay-alerts: {results.alerts.height:,} records out, fewer or more than it says are ok")
     return wrong

@@ -78,7 +78,7 @@ def test_dead_letters_are_the_injected_records_byte_for_byte(ran: Ran, processor
 def test_each_broken_rule_is_named(ran: Ran, processor: str) -> None:
     letters = [reason(letter) for letter in records(ran, f"{processor}-dlq").values()]
     rules = Counter(why["rule"] for why in letters if why["class"] == "validation")
-    assert rules == Counter(rule_breakers({"origin": "EWR"}))
+    assert rules == Counter(rule_breakers({"origin": "EWR"}).keys())
 
 
 def test_bytes_that_are_no_flight_are_spoilt_each_in_its_own_way() -> None:

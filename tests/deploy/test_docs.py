@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer
 
 from streampipe import config, errors
 from streampipe.observe.health import PROBES
 from streampipe.observe.metrics import PrometheusObserver
-from tests.deploy.test_compose import parse
+from tests.deploy.commands import find, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATING = (ROOT / "docs/operating.md").read_text()
@@ -24,10 +23,10 @@ DOCS = [ROOT / "README.md", ROOT / "data/README.md", *sorted((ROOT / "docs").glo
 
 def rows(text: str, heading: str) -> list[list[str]]:
     """Cells of the first table after a heading, its head left out."""
-    table = re.search(rf"## {heading}\n.*?\n((?:\|.*\n)+)", text, re.DOTALL)
+    table = re.search(rf"^## {heading}\n(?:[^#|\n].*\n|\n)*((?:\|.*\n)+)", text, re.MULTILINE)
     assert table is not None
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[1].splitlines()]
-    return cells[2:]
+    return cells[2:]  # after the head and the rule below it
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
@@ -94,19 +93,11 @@ def commands(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("command", sorted({c for path in DOCS for c in commands(path)}))
 def test_a_documented_command_is_one_that_the_program_takes(command: str) -> None:
-    for line in command.split("; "):
-        words = shlex.split(line.split(" | ")[0])[1:]
-        if len(words) == 1:  # `streampipe run` as a name
-            assert words[0] in {c.name for c in typer.main.get_command(parse_app()).commands.values()}  # type: ignore[attr-defined]  # it is a group
-        else:
-            parse(words)
-
-
-def parse_app() -> typer.Typer:
-    """The root of the command line."""
-    from streampipe.cli.main import app
-
-    return app
+    words = shlex.split(command)[1:]
+    subcommand, rest = find(words)
+    if rest:  # else it names a command, without its arguments
+        parse(words)
+    assert subcommand.name == words[len(words) - len(rest) - 1]
 
 
 @pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "bench", "kafka", "clean"])
