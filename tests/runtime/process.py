@@ -37,7 +37,7 @@ def main() -> int:
     names, log = Names(app, repartitioned=options.get("repartitioned", False)), Log()
     worker = Worker(
         lambda: Slow(names, log, options),
-        open_broker(address),
+        open_broker(address, options.get("kafka")),
         settings(**options.get("settings", {})),
         app_id=app,
         slot=int(slot),

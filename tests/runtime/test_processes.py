@@ -116,6 +116,38 @@ def test_killed_workers_count_every_record_exactly_once(
     assert results(broker, names) == oracle(rows), f"seed {seed}"
 
 
+@pytest.mark.slow
+def test_a_worker_that_slept_through_its_session_leaves_no_trace_and_joins_again(
+    address: str, broker: Broker, names: Names, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {
+        "pause_s": 0.05,
+        "settings": {"batch_size": 30, "commit_interval_ms": 1000},
+        "kafka": {"session.timeout.ms": "6000", "heartbeat.interval.ms": "1000"},
+    }
+    first, second = tmp_path / "first", tmp_path / "second"
+    fill(broker, names.input, numbered(10, 100))
+    with process(address, names, 0, first, **options) as sleeper:
+        await_true(first.exists)
+        time.sleep(0.5)
+        sleeper.send_signal(signal.SIGSTOP)
+        before = int(first.read_text())
+        with process(address, names, 1, second, **options) as other:
+            await_true(lambda: sum(committed(broker, names.app).values()) >= 1000, 60)
+            sleeper.send_signal(signal.SIGCONT)
+            fill(broker, names.input, numbered(10, 20, start=100))
+            await_true(lambda: sum(committed(broker, names.app).values()) >= 1200, 60)
+            other.send_signal(signal.SIGTERM)
+            assert other.wait(30) == 0
+        fill(broker, names.input, numbered(10, 20, start=120))
+        await_true(lambda: sum(committed(broker, names.app).values()) >= 1400, 60)
+        assert sleeper.poll() is None
+        sleeper.send_signal(signal.SIGTERM)
+        assert sleeper.wait(30) == 0
+    assert 0 < before < 1000
+    assert results(broker, names) == oracle(numbered(10, 140))
+
+
 def results_done(broker: Broker, names: Names, rows: dict[bytes, list[bytes]]) -> bool:
     return sum(v for tp, v in committed(broker, names.app).items() if tp.topic == names.input) >= sum(
         map(len, rows.values())

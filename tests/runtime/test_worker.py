@@ -185,6 +185,26 @@ def test_workers_hand_over_without_repeating_or_losing(broker: Broker, names: Na
     assert [log.tasks for log in logs] == [1, 1, 1]  # no state was thrown away
 
 
+def test_partitions_move_only_after_their_work_is_committed(broker: Broker, names: Names) -> None:
+    rows = numbered(12, 40)
+    fill(broker, names.input, rows)
+    logs, watchers = [Log(), Log()], [Watcher(), Watcher()]
+
+    def make(n: int) -> Worker:
+        return worker_of(broker, names, logs[n], watchers[n], slot=n, settings={"commit_interval_ms": 600_000})
+
+    with running(make(0)):
+        await_true(lambda: len(logs[0].processed) == 480)
+        assert committed(broker, names.app) == {}
+        with running(make(1)):
+            await_true(lambda: "running" in watchers[1].states[-1:] and "assigned" in watchers[1].moves)
+            assert sum(committed(broker, names.app).values()) == 480
+    assert watchers[0].commits == ["ok"]
+    assert len(logs[0].processed) + len(logs[1].processed) == 480
+    assert logs[0].tasks == 1
+    assert results(broker, names) == oracle(rows)
+
+
 def test_a_dependency_that_is_down_holds_the_batch_and_nothing_is_dead_lettered(broker: Broker, names: Names) -> None:
     down = threading.Event()
     down.set()
