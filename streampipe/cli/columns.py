@@ -69,7 +69,7 @@ def _polars(kind: pa.DataType) -> pl.DataType:
 
 def _compared(made: pa.Array, given: Sequence[Any]) -> Column:
     """Rows that had a value and have none now did not fit."""
-    lost = made.null_count - sum(value is None for value in given)
+    lost = made.null_count - given.count(None)
     if not lost:
         return made, []
     empty = np.flatnonzero(made.is_null().to_numpy(zero_copy_only=False)).tolist()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -22,6 +20,7 @@ app = typer.Typer(
     epilog="The options above may stand anywhere in the line. Without a broker, an embedded one is used: "
     ".streampipe/broker.db in this folder.",
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -31,8 +30,19 @@ for module in (run, describe, topic, produce, consume, lag, dlq, replay):
 
 GLOBAL_OPTIONS = {"--broker", "--registry", "--config"}
 GLOBAL_FLAGS = {"--debug", "--quiet"}
-BROKEN_PIPE = 141
-"""128 + SIGPIPE: what a program that a closed pipe ends returns to the shell."""
+
+
+class LogLines(logging.Handler):
+    """Log records as lines on stderr, through the console that may be showing a status line there."""
+
+    def __init__(self, out: Output) -> None:
+        super().__init__()
+        self._out = out
+        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one."""
+        self._out.stderr.print(self.format(record), markup=False)
 
 
 @app.callback()
@@ -48,9 +58,11 @@ def root(
 ) -> None:
     """Event pipelines on Kafka in plain Python."""
     level = logging.DEBUG if debug else logging.ERROR if quiet else logging.INFO
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    out = Output(quiet=quiet)
+    root_logger = logging.getLogger()
+    root_logger.handlers = [*(h for h in root_logger.handlers if not isinstance(h, LogLines)), LogLines(out)]
     logging.getLogger("streampipe").setLevel(level)
-    context.obj = Session(Output(quiet=quiet), config, {"broker": broker, "registry": registry}, debug)
+    context.obj = Session(out, config, {"broker": broker, "registry": registry}, debug)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,10 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         app(args=hoisted(given), prog_name="streampipe", standalone_mode=True)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
     except StreampipeError as error:
         if debug:
             logging.getLogger("streampipe").debug("raised here", exc_info=error)
@@ -96,10 +104,5 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
     return [*front, *rest]
 
 
-def script() -> None:
-    """The `streampipe` command."""
-    sys.exit(main())
-
-
 if __name__ == "__main__":
-    script()
+    sys.exit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -58,9 +59,11 @@ def iso(timestamp_ms: int | None) -> str | None:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: 0.4 s, 42 s, 7 min 03 s, 5 h 12 min."""
+    """Seconds as people say them: 0.4 s, 42 s, 7 min 03 s, 5 h 12 min. Infinite is what no bucket holds."""
     if seconds is None:
         return "-"
+    if math.isinf(seconds):
+        return "over an hour"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -20,7 +20,7 @@ from streampipe.cli.rows import BadLine, Chunk, InputFile, Rows, open_input
 from streampipe.cli.session import Session, existing_topic, readable, session_of
 from streampipe.cli.topic import JsonFlag
 from streampipe.errors import ConfigError, StreampipeError
-from streampipe.records import ProduceBatch
+from streampipe.records import IntArray, ProduceBatch
 from streampipe.schemas.codec import AvroEncoder, parse_record
 from streampipe.schemas.keys import encode_keys
 
@@ -87,14 +87,14 @@ class Sending:
             None if times is None else times[good].tolist(),
         )
 
-    def _times(self, columns: pa.RecordBatch, lines: list[int], bad: list[BadLine]) -> np.ndarray | None:
+    def _times(self, columns: pa.RecordBatch, lines: list[int], bad: list[BadLine]) -> IntArray | None:
         """Timestamps in ms, -1 for the rows added to `bad`."""
         if self.timestamp is None:
             return None
         column = columns.column(self.timestamp)
         if pa.types.is_temporal(column.type):
             column = column.cast(pa.timestamp("ms", column.type.tz if pa.types.is_timestamp(column.type) else None))
-        times = column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+        times: IntArray = column.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
         bad += [
             BadLine(lines[row], f"field {self.timestamp!r} is no time from 1970 on")
             for row in np.flatnonzero(times < 0).tolist()

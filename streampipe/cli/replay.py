@@ -45,6 +45,7 @@ def replay(
         bool, typer.Option("--close-windows", help="Close the windows still open at the end")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Number of worker processes")] = 1,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port of /metrics; none by default")] = None,
     slot: Slot = None,
     report: Report = None,
     ends: Annotated[str | None, typer.Option("--ends", hidden=True)] = None,
@@ -56,7 +57,8 @@ def replay(
     follow the records' time alone, however long ago that was.
     """
     session = session_of(context)
-    settings = session.settings()
+    # Its port would be the live worker's, which may well run beside it.
+    settings = dataclasses.replace(session.settings(), http_port=port)
     topology = renamed(load_processor(module).topology, into)
     work = Work(session, settings, topology, close_windows=close_windows, replay=True)
     broker = session.broker(settings)
@@ -82,6 +84,7 @@ def replay(
             file.flush()
             given = ["replay", module, f"--into={into}", "--ends", file.name]
             given += ["--close-windows"] if close_windows else []
+            given += ["--port", str(port)] if port is not None else []
             code, done = run_several(
                 work, workers, lambda n, folder: [*given, "--slot", str(n), "--report", str(folder)], plan.records
             )

@@ -61,11 +61,15 @@ def list_dead_letters(
 
 def one_dead_letter(broker: Broker, admin: Admin, at: TopicPartition, offset: int) -> DeadLetter:
     """The record at an offset. Raises NotFound when there is none, UnknownTopic."""
-    if at.partition not in range(admin.topics().get(at.topic, 0)):
-        raise UnknownTopic(at.topic) if at.topic not in admin.topics() else NotFound(f"{at} does not exist")
+    count = admin.topics().get(at.topic)
+    if count is None:
+        raise UnknownTopic(at.topic)
+    missing = NotFound(f"{at} has no record at offset {offset}")
+    if at.partition >= count or not admin.offsets([at], "earliest")[at] <= offset < admin.offsets([at], "latest")[at]:
+        raise missing
     for batch in read_between(broker, {at: offset}, {at: offset + 1}, 1):
         return next(letters_of(batch))
-    raise NotFound(f"{at} has no record at offset {offset}")
+    raise missing
 
 
 def letters_of(batch: RecordBatch) -> Iterator[DeadLetter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
@@ -49,8 +50,14 @@ class Snapshot:
         return self.records(topics) / (self.last_s - self.first_s)
 
     def p95_s(self) -> float | None:
-        """End-to-end latency that 95 % of the records did not exceed; off by the width of a bucket at most."""
-        return quantile(np.array(self.bounds), np.array(self.latencies, np.int64), 0.95) if self.latencies else None
+        """End-to-end latency that 95 % of the records did not exceed, off by the width of a bucket at most.
+
+        Infinite when it is beyond the last bucket, as it is for records of long ago.
+        """
+        if not self.latencies:
+            return None
+        estimate = quantile(np.array(self.bounds), np.array(self.latencies, np.int64), 0.95)
+        return math.inf if estimate == self.bounds[-1] else estimate
 
     def __add__(self, other: Snapshot) -> Snapshot:
         outcomes = dict(self.outcomes)
