@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import methodcaller
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -12,6 +13,10 @@ from confluent_kafka import Message
 from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch
 
 Messages: TypeAlias = list[Message]
+
+_HEADERS = methodcaller("headers")
+"""Not `message.headers()`: on a bad name that returns a broken list *and* leaves an exception set, which only a call
+from C is sure to check; the interpreter's specialised call goes on and may crash the process on the list."""
 
 
 class LazyHeaders:
@@ -37,7 +42,7 @@ class LazyHeaders:
 
 def _read_headers(message: Message) -> Headers | None:
     try:
-        return cast("Headers", message.headers() or ())
+        return cast("Headers", _HEADERS(message) or ())
     except (SystemError, UnicodeError):
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from streampipe.brokers.kafka.errors import MEMBERSHIP_OVER, PRODUCER_OVER, Translator, kafka_error
+from streampipe.brokers.kafka.errors import MEMBERSHIP_OVER, PRODUCER_OVER, TOO_LARGE, Translator, kafka_error
 from streampipe.brokers.kafka.reader import close_within_deadline
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S, log
 from streampipe.errors import ConfigError, Fenced, StreampipeError, TransactionAborted, Unavailable, UnknownTopic
@@ -37,17 +37,25 @@ class KafkaProducer:
     ) -> None:
         self._errors, self._transactional, self._timeout_s = errors, transactional, timeout_s
         self._failed: StreampipeError | None = None
+        self._too_large = 0
         self._open = self._closed = False
         self._partitioners: dict[str, Partitioner] = {}
         self._counted_at = 0.0
-        self._producer = errors.open(lambda: make(self._on_delivery))
+        self._make = make
+        self._producer = self._opened()
         try:
-            self._count_partitions()
-            if transactional:
-                self._in_time("starting transactions", self._producer.init_transactions)
+            self._start()
         except BaseException:
             self.close()
             raise
+
+    def _opened(self) -> Producer:
+        return self._errors.open(lambda: self._make(self._on_delivery))
+
+    def _start(self) -> None:
+        self._count_partitions()
+        if self._transactional:
+            self._in_time("starting transactions", self._producer.init_transactions)
 
     def produce(self, batch: ProduceBatch) -> None:
         """Queue the records. Raises UnknownTopic; every other error waits for flush or commit."""
@@ -129,13 +137,13 @@ class KafkaProducer:
         if self._failed is not None:
             failed = self._failed
             if not self._transactional:
-                self._failed = None
+                self._failed, self._too_large = None, 0
             raise failed
 
     def begin(self) -> None:
         """Start a transaction."""
         self._errors.call("beginning a transaction", self._producer.begin_transaction)
-        self._open, self._failed = True, None
+        self._open, self._failed, self._too_large = True, None, 0
 
     def send_offsets(self, offsets: Mapping[TopicPartition, int], group_metadata: object) -> None:
         """Make offsets part of the transaction. Raises Fenced when the membership is over."""
@@ -159,11 +167,24 @@ class KafkaProducer:
         """Abort the open transaction, if any; a fenced producer's is already aborted."""
         if not self._open:
             return
+        fenced, failed = False, self._failed is not None
         try:
             self._in_time("aborting a transaction", self._producer.abort_transaction)
         except Fenced as error:
+            fenced = True
             log.info("%s", error)
         self._open, self._failed = False, None
+        if failed and not fenced:
+            self._reopen()
+
+    def _reopen(self) -> None:
+        """Replace the client after a record failed: librdkafka's next transaction would fail as well.
+
+        It goes on with the sequence numbers of the refused request, and the broker finds the gap.
+        """
+        close_within_deadline(self._producer.close, self._errors.name)
+        self._producer = self._opened()
+        self._start()
 
     def close(self) -> None:
         """Abort what is open, drop what is not acknowledged, release everything within ten seconds."""
@@ -219,8 +240,11 @@ class KafkaProducer:
         self._partitioners.clear()
         topic = message.topic()
         size = len(message.value() or b"") + len(message.key() or b"")
-        doing = f"producing a record of {size} bytes to {topic}[{message.partition()}]"
-        self._failed = self._failed or self._errors.of(error, doing, topic)
+        too_large = error.code() in TOO_LARGE and size > self._too_large  # it fails its neighbours as well
+        if self._failed is None or too_large:
+            doing = f"producing a record of {size} bytes to {topic}"
+            self._failed = self._errors.of(error, doing, topic)
+            self._too_large = size
 
     def _partitioner(self, topic: str) -> Partitioner:
         if topic not in self._partitioners or time.monotonic() - self._counted_at > _COUNTS_FRESH_S:
