@@ -3,6 +3,9 @@
 pyruhvro panics on what it does not implement and calls itself experimental, so what it gets to see is decided from
 the schema alone, by an allow-list, and only in words of `wire.plain`. Its arrays are brought to the physical form of
 `types`; whatever is not exactly right raises, and the row codec has the last word on those records.
+
+Encoding starts threads inside pyruhvro that a fork does not carry over: a process that encoded must not fork children
+that encode, they would wait for ever. Start workers by spawn, or before the first record is encoded.
 """
 
 from __future__ import annotations

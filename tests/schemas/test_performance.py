@@ -46,23 +46,23 @@ def _bodies() -> list[bytes]:
     return RowCodec(node).write(pa.array(rows, physical_type(node)))
 
 
-def _overhead_us(bare: Callable[[], object], ours: Callable[[], object]) -> float:
-    """Microseconds a record more, best of many rounds taken in turn: other work on the machine only adds."""
+def _times_as_long(bare: Callable[[], object], ours: Callable[[], object]) -> float:
+    """How many times the CPU of `bare` our way takes, best of many rounds in turn: a busy machine slows both."""
     best = [float("inf"), float("inf")]
     for _ in range(ROUNDS):
         for i, work in enumerate((bare, ours)):
-            started = time.perf_counter()
+            started = time.process_time()
             work()
-            best[i] = min(best[i], time.perf_counter() - started)
-    return (best[1] - best[0]) / RECORDS * 1e6
+            best[i] = min(best[i], time.process_time() - started)
+    return best[1] / best[0]
 
 
 @pytest.mark.slow
 def test_decoding_costs_little_more_than_the_bare_codec() -> None:
     bodies = _bodies()
     values, made = framed(bodies), decoder(TEXT, TEXT)
-    overhead = _overhead_us(lambda: pyruhvro.deserialize_array(bodies, TEXT), lambda: made.decode(values))
-    assert overhead <= 0.3, f"{overhead:.3f} us a record"  # 0.2 on an idle machine
+    ratio = _times_as_long(lambda: pyruhvro.deserialize_array(bodies, TEXT), lambda: made.decode(values))
+    assert ratio < 2.5  # about 1.7 on an idle machine: 0.2 us a record on top of 0.28
 
 
 @pytest.mark.slow
@@ -77,5 +77,5 @@ def test_encoding_costs_little_more_than_the_bare_codec() -> None:
         return framed_bodies
 
     assert bare() == made.encode(columns).values
-    overhead = _overhead_us(bare, lambda: made.encode(columns))
-    assert overhead <= 0.15, f"{overhead:.3f} us a record"  # 0.1 on an idle machine
+    ratio = _times_as_long(bare, lambda: made.encode(columns))
+    assert ratio < 1.5  # about 1.15 on an idle machine: less than 0.1 us a record
