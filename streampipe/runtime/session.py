@@ -143,17 +143,21 @@ class Session:
         self._check_membership()
         self._take_on()
         self._hold()
-        polled = self._poll()  # may call the listener, which replaces what is pending
-        self._pending.extend(polled)
-        self._check_membership()
+        self._poll()
+        # Right after the poll, whose membership fences the commit: a rebalance since then would refuse it.
+        if self._commit_is_due():
+            self.commit()
         self._tables.step(self.task)
         self._restorer.step(self.task)
         self._process()
-        if self._commit_is_due():
-            self.commit()
-        elif self.committer.early and self._touched:
+        if self.committer.early and self._touched:
             self._produce_early()
         self._follow_clock()
+
+    def drain(self) -> None:
+        """Commit what is processed, as the last thing this member does; what is only polled is left to others."""
+        self._poll(wait=False)
+        self.commit()
 
     def _check_membership(self) -> None:
         if self._lost:
@@ -195,15 +199,16 @@ class Session:
         self._mine.hold(everything=waiting, restoring=self._restorer.partitions)
         self._tell("restoring" if self._restoring or self._mine.arriving else "running")
 
-    def _poll(self) -> list[RecordBatch]:
+    def _poll(self, *, wait: bool = True) -> None:
         started = self._clock.monotonic_s()
-        batches = self.consumer.poll(self._limit, self._wait_s(started))
+        batches = self.consumer.poll(self._limit, self._wait_s(started) if wait else 0.0)
         self._metadata = self.consumer.group_metadata()
         self._polled = sum(map(len, batches))
         self._observer.polled(self._polled, self._clock.monotonic_s() - started)
         for batch in batches:
             self._observer.consumed(batch.topic, len(batch), sum(map(len, filter(None, batch.values))))
-        return [batch for batch in map(self._mine.admit, batches) if len(batch)]
+        self._pending.extend(batch for batch in map(self._mine.admit, batches) if len(batch))
+        self._check_membership()
 
     def _wait_s(self, now: float) -> float:
         longest = self._settings.max_poll_wait_ms / 1000

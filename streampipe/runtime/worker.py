@@ -257,7 +257,7 @@ class Worker:
             return
         self._observer.state("draining")
         try:
-            self._session.commit()
+            self._session.drain()
         except Fenced as error:
             log.warning("work since the last commit is left to the next worker: %s", error)
 
