@@ -23,7 +23,7 @@ from streampipe.schemas.model import Type
 from streampipe.schemas.scan import minimum_bytes
 from streampipe.schemas.types import members, physical_type
 
-_PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "string", "enum"})
+_PRIMITIVES = frozenset({"boolean", "int", "long", "float", "double", "string", "enum"})
 
 
 def supports(node: Type) -> bool:
@@ -32,6 +32,7 @@ def supports(node: Type) -> bool:
 
 
 def _supported(node: Type, above: tuple[Type, ...]) -> bool:
+    # Null only within a union: a null field of a record inside a map or list is refused when its array is built.
     if node.kind == "record":
         below = (*above, node)
         return node not in above and bool(node.fields) and all(_supported(f.type, below) for f in node.fields)
@@ -41,7 +42,7 @@ def _supported(node: Type, above: tuple[Type, ...]) -> bool:
         return (
             len(node.branches) > 1
             and not {"int", "long"} <= kinds
-            and all(_supported(branch, above) for branch in node.branches)
+            and all(branch.kind == "null" or _supported(branch, above) for branch in node.branches)
         )
     if node.kind == "array":
         return minimum_bytes(node.child) > 0 and _supported(node.child, above)

@@ -133,7 +133,7 @@ def test_the_last_of_a_repeated_map_key_wins(rows_only: bool) -> None:
     assert decoded.columns.to_pydict() == {"f": [[("a", 2)], [("a", 1)]]}
 
 
-@pytest.mark.parametrize("kind", ["bytes", {"type": "array", "items": "null"}, ["int", "long"], ["int"]])
+@pytest.mark.parametrize("kind", ["bytes", "null", {"type": "array", "items": "null"}, ["int", "long"], ["int"]])
 def test_what_the_fast_codec_cannot_be_trusted_with_is_left_to_the_row_codec(kind: Any) -> None:
     assert not supports(parse(_one_field(kind)))
 
