@@ -30,7 +30,7 @@ Progress = Callable[[str], None]
 
 def load(place: Place, progress: Progress) -> int:
     """Create and fill the topics; the number of records now in `flights`, broken ones included."""
-    place.wait()
+    place.wait({f"{topic}-value": (SCHEMAS / f"{topic}.avsc").read_text() for topic in KEYS})
     broker = place.open()
     with closing(broker.admin()) as admin:
         if "flights" in admin.topics() and (there := size(admin, "flights")):

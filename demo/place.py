@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Mapping
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -44,19 +45,17 @@ class Place:
         return open_broker(settings.broker, settings.kafka)
 
     @retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(90), reraise=True)
-    def wait(self) -> None:
-        """Return once broker and registry answer. Raises Unavailable when they do not within 90 s."""
+    def wait(self, schemas: Mapping[str, str]) -> None:
+        """Return once the broker answers and the registry has these schemas, by subject; both may be starting.
+
+        Raises Unavailable when they do not within 90 s.
+        """
         settings = config.load(environment=self.environment)
-        admin = self.open().admin()
-        try:
+        with closing(self.open().admin()) as admin:
             admin.topics()
-        finally:
-            admin.close()
-        registry = open_registry(settings.registry, settings.registry_options)
-        try:
-            registry.subjects()
-        finally:
-            registry.close()
+        with closing(open_registry(settings.registry, settings.registry_options)) as registry:
+            for subject, text in schemas.items():
+                registry.register(subject, text)
 
     def streampipe(self, *arguments: str) -> str:
         """Standard output of one streampipe command, run in this process to save its start-up.
