@@ -64,13 +64,15 @@ class Snapshot:
         for topic, counts in other.outcomes.items():
             mine = outcomes.get(topic, [0] * len(OUTCOMES))
             outcomes[topic] = [a + b for a, b in zip(mine, counts, strict=True)]
-        latencies = [a + b for a, b in zip(self.latencies, other.latencies, strict=True)] if self.latencies else []
+        latencies = self.latencies or other.latencies
+        if self.latencies and other.latencies:
+            latencies = [a + b for a, b in zip(self.latencies, other.latencies, strict=True)]
         return Snapshot(
             # The one that is not yet running is what people wait for.
             other.state if self.state == "running" else self.state,
             outcomes,
             self.bounds or other.bounds,
-            latencies or other.latencies,
+            latencies,
             _known(min, self.first_s, other.first_s),
             _known(max, self.last_s, other.last_s),
             None if self.lag_records is None or other.lag_records is None else self.lag_records + other.lag_records,

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Admin, Offsets, Reader
-from streampipe.errors import NotFound, Unavailable
+from streampipe.errors import NotFound, StreampipeError, Unavailable
 from streampipe.observe.lag import LagReader, PartitionLag
 from streampipe.observe.lag_metrics import LagMonitor
-from streampipe.records import ProduceBatch, TopicPartition
+from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 
 NOW = 1_700_000_000_000
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
@@ -186,10 +188,6 @@ class ScriptedBroker:
         return self
 
     def poll(self, max_records: int, _timeout_s: float) -> list[object]:
-        import numpy as np
-
-        from streampipe.records import RecordBatch
-
         assert max_records == 1
         ones = np.array([self.read_from]), np.array([self._timestamp])
         return [RecordBatch("t", np.zeros(1, np.int64), *ones, [None], [b"v"])]
@@ -255,10 +253,47 @@ def test_a_monitor_that_cannot_read_counts_errors_and_goes_on(broker: Counting) 
         monitor.close()
 
 
-def wait_for(condition: object) -> None:
-    import time
-
+def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
-    while not condition():  # type: ignore[operator]  # a callable
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.kafka
+def test_on_kafka_a_commit_marker_alone_is_no_lag(kafka_bootstrap: str) -> None:
+    from streampipe.brokers.opening import open_broker
+
+    kafka = open_broker(f"kafka:{kafka_bootstrap}")
+    topic, group = f"lag-{time.time_ns()}", f"lag-{time.time_ns()}"
+    at = TopicPartition(topic, 0)
+    admin = kafka.admin()
+    admin.create_topic(topic, 1)
+    producer = kafka.producer(topic)
+    now = time.time_ns() // 1_000_000
+    for age_s in (60, 30):
+        producer.begin()
+        producer.produce(ProduceBatch(topic, [None], [b"v"], [now - age_s * 1000], [0]))
+        producer.commit()
+    producer.close()
+    lags = LagReader(kafka, lambda: now)
+    wait_for(lambda: has_coordinator(admin, group, at))
+    admin.set_committed(group, {at: 1})  # behind the first record: its marker is at 1, the second record at 2
+    behind = lags.group(group)[0]
+    assert (behind.seconds, behind.is_upper_bound) == (30.0, True)
+    admin.set_committed(group, {at: 3})  # nothing but the last marker is left
+    lag = lags.group(group)[0]
+    assert (lag.end, lag.records, lag.seconds) == (4, 0, 0.0)
+    lags.close()
+    admin.delete_topic(topic)
+    admin.close()
+
+
+def has_coordinator(admin: Admin, group: str, at: TopicPartition) -> bool:
+    """A new Kafka node makes its offsets topic when it is first asked for one."""
+    try:
+        admin.set_committed(group, {at: 0})
+    except StreampipeError as error:
+        assert "coordinator" in str(error).lower()
+        return False
+    return True

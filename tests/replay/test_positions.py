@@ -41,13 +41,12 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @given(
-    st.datetimes(datetime(1975, 1, 1), datetime(2200, 1, 1)),
+    st.integers(10**8, 2**33).map(lambda s: datetime.fromtimestamp(s, UTC)),
     st.integers(-720, 720).map(lambda m: timezone(timedelta(minutes=m))),
 )
-def test_an_iso_time_means_the_same_moment_in_every_zone(moment: datetime, zone: timezone) -> None:
-    utc = moment.replace(tzinfo=UTC)
+def test_an_iso_time_means_the_same_moment_in_every_zone(utc: datetime, zone: timezone) -> None:
     assert parse_position(utc.isoformat(), 0) == parse_position(utc.astimezone(zone).isoformat(), 0)
-    assert parse_position(moment.isoformat(), 0) == parse_position(utc.isoformat(), 0)
+    assert parse_position(utc.replace(tzinfo=None).isoformat(), 0) == parse_position(utc.isoformat(), 0)
 
 
 def test_a_position_is_an_offset_within_each_partition(tmp_path: Path) -> None:
