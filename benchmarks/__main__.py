@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ def main(
         raise typer.BadParameter(str(error)) from None
     if profile and profile not in JOBS:
         raise typer.BadParameter(f"--profile {profile}: choose from {', '.join(JOBS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that contestants and topics go away then as well
     try:
         with _kafka() as (kafka, about), cleared(kafka):
             if profile:
@@ -59,7 +61,9 @@ def main(
     except StackUnavailable as error:
         _STDERR.print(f"[red]{error}[/red]")
         raise typer.Exit(1) from None
-    where = report.surroundings(about, " ".join(["python -m benchmarks", *sys.argv[1:]]))
+    flags = {"--only": only, "--records": records, "--slow-records": slow_records, "--rounds": rounds, "--cap": cap}
+    said = [f"{flag} {value}" for flag, value in flags.items() if value]  # without --json and --docs: paths are private
+    where = report.surroundings(about, " ".join(["python -m benchmarks", *said, *["--workers2"] * workers2]))
     report.show(_STDERR if json == "-" else Console(), figures, where)
     _write(json, docs, figures, where, complete=not only and records >= FULL)
     raise typer.Exit(1 if any(figure.wrong for figure in figures) else 0)
