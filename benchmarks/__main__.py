@@ -64,6 +64,8 @@ def main(
     flags = {"--only": only, "--records": records, "--slow-records": slow_records, "--rounds": rounds, "--cap": cap}
     said = [f"{flag} {value}" for flag, value in flags.items() if value]  # without --json and --docs: paths are private
     where = report.surroundings(about, " ".join(["python -m benchmarks", *said, *["--workers2"] * workers2]))
+    if records < FULL:
+        where.append(f"Fewer than {FULL:,} records: start-up counts, and the marks of the targets mean little.")
     report.show(_STDERR if json == "-" else Console(), figures, where)
     _write(json, docs, figures, where, complete=not only and records >= FULL)
     raise typer.Exit(1 if any(figure.wrong for figure in figures) else 0)
