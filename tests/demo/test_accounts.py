@@ -14,7 +14,7 @@ from demo.results import mistakes
 from streampipe.records import Record, TopicPartition, records_of
 from tests.demo.conftest import Ran
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the fixture is a whole demo, on a busy machine as well
 PREFIX = "__streampipe.errors."
 
 

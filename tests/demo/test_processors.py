@@ -16,7 +16,7 @@ from demo.dataset import DATA, read
 from streampipe.aggregates import RELATIVE_ERROR
 from tests.demo.conftest import Ran
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the fixture is a whole demo, on a busy machine as well
 
 
 def times(frame: pl.DataFrame, *columns: str) -> pl.DataFrame:

@@ -14,7 +14,7 @@ from demo.load import produce_file
 from demo.place import COMMAND, Place
 from demo.results import values
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # the fixture is a whole demo, on a busy machine as well
 
 
 def test_the_processor_of_the_readme_runs_and_computes_what_it_says(tmp_path: Path) -> None:
