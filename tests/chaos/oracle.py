@@ -1,0 +1,303 @@
+"""What must have come out, computed the slow and obvious way from the input log, and how it differs from what did.
+
+Values are decoded by fastavro, an event at a time. Rules I1 to I6 of the universal checks; I7, that the kills hit
+anything, is `vacuity`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import fastavro
+
+from streampipe.records import Record
+from streampipe.windows import Tumbling
+from tests.chaos.evidence import Evidence
+from tests.chaos.processor import BY_KEY, BY_SHOP
+from tests.chaos.traffic import FAULT
+
+Where = tuple[str, int, int]
+"""Topic, partition, offset."""
+CLASSES = {
+    "garbage": "deserialization", "magic": "deserialization", "schema": "schema", "rule": "validation", "late": "late",
+}  # fmt: skip
+ERRORS = "__streampipe.errors."
+SHOWN = 3
+
+
+class Event(NamedTuple):
+    """A valid event and where it is in its log."""
+
+    where: Where
+    k: str
+    seq: int
+    at: int
+    shop: str
+    amount: int
+
+
+@dataclass(slots=True)
+class Group:
+    """The aggregates of a window."""
+
+    amounts: list[int] = field(default_factory=list)
+
+    def values(self) -> tuple[int, int, int]:
+        return len(self.amounts), sum(self.amounts), max(self.amounts)
+
+
+Groups = dict[tuple[str, int], Group]
+
+
+class Values:
+    """Decodes framed values with the schemas they were written with."""
+
+    def __init__(self, schemas: dict[int, str]) -> None:
+        self._schemas = {n: fastavro.parse_schema(json.loads(text)) for n, text in schemas.items()}
+
+    def __call__(self, value: bytes) -> dict[str, Any]:
+        """The event. Raises for anything that is none."""
+        if value[0] != 0:
+            raise ValueError("wrong magic byte")
+        decoded = fastavro.schemaless_reader(io.BytesIO(value[5:]), self._schemas[int.from_bytes(value[1:5], "big")])
+        assert isinstance(decoded, dict)
+        return decoded
+
+
+def millis(moment: datetime) -> int:
+    return round(moment.timestamp() * 1000)
+
+
+def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], str]) -> tuple[Groups, set[Where]]:
+    """Groups by key and window start, and the events that came too late; the events of a partition in log order."""
+    groups: Groups = defaultdict(Group)
+    late: set[Where] = set()
+    stream_times: dict[int, int] = {}
+    for event in events:
+        partition = event.where[1]
+        now = stream_times[partition] = max(stream_times.get(partition, 0), event.at)
+        start = event.at - event.at % window.size_ms
+        if start + window.size_ms + window.grace_ms <= now:
+            late.add(event.where)
+        else:
+            groups[key(event), start].amounts.append(event.amount)
+    return groups, late
+
+
+class Oracle:
+    """The expectations of one run."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self.evidence = evidence
+        self._topics, self._logs = evidence.topics, evidence.logs
+        self._decode = Values(evidence.schemas)
+        self._valid, self._dead = self._input()
+        self._groups, late = windows(self._valid, BY_KEY, lambda e: e.k)
+        self._dead |= dict.fromkeys(late, "late")
+        self._repartitioned = [self._event(r) for r in self._logs[self._topics.repartition]]
+        self._shops, self._late_in_shops = windows(self._repartitioned, BY_SHOP, lambda e: e.shop)
+
+    def _input(self) -> tuple[list[Event], dict[Where, str]]:
+        valid: list[Event] = []
+        dead: dict[Where, str] = {}
+        for record in self._logs[self._topics.input]:
+            try:
+                event = self._event(record)
+            except (ValueError, KeyError, EOFError, IndexError) as error:
+                dead[_where(record)] = "schema" if isinstance(error, KeyError) else "deserialization"
+                continue
+            if event.amount < 0:
+                dead[event.where] = "validation"
+            else:
+                valid.append(event)
+        return valid, dead
+
+    def _event(self, record: Record) -> Event:
+        value = self._decode(record.value or b"")
+        return Event(
+            _where(record), value["k"], value["seq"], millis(value["at"]), value["shop"], value["amount"]
+        )  # fmt: skip
+
+    # -- findings ------------------------------------------------------------------------------------------------
+
+    def findings(self) -> list[str]:
+        """What is wrong, by rule; nothing if all is right."""
+        topics = self._topics
+        rules: dict[str, Iterator[str]] = {
+            "unexpected": iter(self.evidence.unexpected),
+            "injection": self._injection(),
+            "echo": self._echo(),
+            "totals": self._finals(topics.totals, "k", self._groups),
+            "running": self._updates(),
+            "repartition": self._repartition(),
+            "shops": self._finals(topics.shops, "shop", self._shops),
+            "dead letters": self._dead_letters(),
+            "committed": self._positions(),
+            "open transactions": self._transactions(),
+            "changelog": self._changelogs(),
+            "observer": self._observer(),
+        }
+        return [f"{rule}: {text}" for rule, found in rules.items() for text in _few(found)]
+
+    def _injection(self) -> Iterator[str]:
+        """The oracle and the producer agree on which records are bad, else one of them is wrong."""
+        injected = {
+            _where(r): CLASSES[dict(r.headers)[FAULT].decode()]  # type: ignore[union-attr] # it has a value
+            for r in self._logs[self._topics.input]
+            if r.headers
+        }
+        for where in injected.items() ^ self._dead.items():
+            yield f"{where} is in one of injected and expected only"
+
+    def _echo(self) -> Iterator[str]:
+        """Per key strictly +1: nothing lost, repeated or out of order; and the values are the input's."""
+        amounts = {(e.k, e.seq): e.amount for e in self._valid}
+        last: Counter[str] = Counter()
+        for record in self._logs[self._topics.echo]:
+            value = self._decode(record.value or b"")
+            key, seq = value["k"], value["seq"]
+            if seq != last[key]:
+                yield f"{_where(record)}: {key} has {seq} after {last[key] - 1}"
+            if record.key != key.encode() or value["amount"] != amounts.get((key, seq)):
+                yield f"{_where(record)}: not what the input says of {key} {seq}"
+            last[key] = seq + 1
+        ends = Counter(e.k for e in self._valid)
+        yield from (f"{key} ends at {last[key]} of {end}" for key, end in ends.items() if last[key] != end)
+
+    def _results(self, topic: str, key: str) -> Iterator[tuple[Record, tuple[str, int], tuple[int, int, int]]]:
+        for record in self._logs[topic]:
+            value = self._decode(record.value or b"")
+            yield record, (value[key], millis(value["window_start"])), (value["n"], value["total"], value["high"])
+
+    def _finals(self, topic: str, key: str, groups: Groups) -> Iterator[str]:
+        seen: set[tuple[str, int]] = set()
+        for record, window, values in self._results(topic, key):
+            if window in seen:
+                yield f"{_where(record)}: {window} closed twice"
+            seen.add(window)
+            if window not in groups or groups[window].values() != values:
+                expected = groups[window].values() if window in groups else None
+                yield f"{_where(record)}: {window} is {values}, expected {expected}"
+        yield from (f"{window} never closed" for window in groups.keys() - seen)
+
+    def _updates(self) -> Iterator[str]:
+        last: dict[tuple[str, int], tuple[int, int, int]] = {}
+        for record, window, values in self._results(self._topics.running, "k"):
+            before = last.get(window, (0, -1, -1))
+            if values[0] <= before[0] or values[1] < before[1] or values[2] < before[2]:
+                yield f"{_where(record)}: {window} goes from {before} to {values}"
+            # every intermediate one as well: a prefix of what the window got, in order
+            if window not in self._groups or Group(self._groups[window].amounts[: values[0]]).values() != values:
+                yield f"{_where(record)}: {window} was never {values}"
+            last[window] = values
+        expected = {window: group.values() for window, group in self._groups.items()}
+        for window in last.keys() | expected.keys():
+            if last.get(window) != expected.get(window):
+                yield f"{window}: last value {last.get(window)}, expected {expected.get(window)}"
+
+    def _repartition(self) -> Iterator[str]:
+        """The same events, each once, and those of one key and shop in order."""
+        passed = Counter(e[1:] for e in self._repartitioned)
+        wanted = Counter(e[1:] for e in self._valid)
+        yield from (f"{event} x {n} more than once" for event, n in (passed - wanted).items())
+        yield from (f"{event} is lost" for event in wanted - passed)
+        last: dict[tuple[str, str], int] = {}
+        for event in self._repartitioned:
+            if event.seq <= last.get((event.k, event.shop), -1):
+                yield f"{event.where}: {event.k} {event.seq} of {event.shop} is out of order"
+            last[event.k, event.shop] = event.seq
+
+    def _dead_letters(self) -> Iterator[str]:
+        """Exactly the expected ones by position, each once, of the right class, original bytes kept."""
+        expected = {**self._dead, **dict.fromkeys(self._late_in_shops, "late")}
+        records = {
+            _where(r): r for topic in (self._topics.input, self._topics.repartition) for r in self._logs[topic]
+        }  # fmt: skip
+        seen: set[Where] = set()
+        for letter in self._logs[self._topics.dead]:
+            errors = {name.removeprefix(ERRORS): (value or b"").decode() for name, value in letter.headers}
+            where = errors["topic"], int(errors["partition"]), int(errors["offset"])
+            if where in seen:
+                yield f"{where} twice"
+            seen.add(where)
+            if expected.get(where) != errors["class"]:
+                yield f"{where} is of class {errors['class']}, expected {expected.get(where)}"
+            original = records.get(where)
+            if original is None or original[3:6] != letter[3:6]:
+                yield f"{where}: timestamp, key or value are not the original's"
+        yield from (f"{where} ({why}) is missing" for where, why in expected.items() if where not in seen)
+
+    def _positions(self) -> Iterator[str]:
+        topics = (self._topics.input, self._topics.repartition)
+        for tp, end in self.evidence.ends.items():
+            if tp.topic in topics and self.evidence.committed.get(tp, 0) != end:
+                yield f"{tp} is at {self.evidence.committed.get(tp)} of {end}"
+
+    def _transactions(self) -> Iterator[str]:
+        for tp, end in self.evidence.ends.items():
+            if self.evidence.stable_ends[tp] != end:
+                yield f"{tp} is stable up to {self.evidence.stable_ends[tp]} of {end}"
+
+    def _changelogs(self) -> Iterator[str]:
+        """Replayed into an empty store nothing is left but the stream times, under the empty key."""
+        for topic in self._topics.changelogs:
+            store: dict[tuple[int, bytes | None], bytes] = {}
+            for record in self._logs[topic]:
+                if record.value is None:
+                    store.pop((record.partition, record.key), None)
+                else:
+                    store[record.partition, record.key] = record.value
+            yield from (f"{topic}[{p}] still has window {key!r}" for p, key in store if key != b"")
+            if not store:
+                yield f"{topic} has no stream time: nothing was ever written"
+
+    def _observer(self) -> Iterator[str]:
+        for topic in self._topics.written:
+            seen, there = _by_partition(self.evidence.observed[topic]), _by_partition(self._logs[topic])
+            for partition in seen.keys() | there.keys():
+                if seen.get(partition) != there.get(partition):
+                    counts = len(seen.get(partition, ())), len(there.get(partition, ()))
+                    yield f"{topic}[{partition}]: saw {counts[0]} records, a second pass {counts[1]}, and not the same"
+
+    def summary(self) -> str:
+        """What was checked, in one line."""
+        kinds = Counter(self._dead.values())
+        return (
+            f"{len(self._valid)} valid, dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
+            f"{len(self._groups)} + {len(self._shops)} windows, {len(self._logs[self._topics.running])} updates, "
+            f"{self.evidence.aborted} records of aborted transactions, "
+            f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work"
+        )
+
+
+def vacuity(evidence: Evidence) -> list[str]:
+    """Why the run proves nothing (I7), if so."""
+    found = []
+    hits = sum(kill.mid_work for kill in evidence.kills)
+    if not evidence.kills or hits < 0.8 * len(evidence.kills):
+        found.append(f"only {hits} of {len(evidence.kills)} kills hit with work done before and work left")
+    if evidence.aborted <= 0:
+        found.append("no record of an aborted transaction: no kill hit an open one")
+    return found
+
+
+def _where(record: Record) -> Where:
+    return record.topic, record.partition, record.offset
+
+
+def _by_partition(log: Iterable[Record]) -> dict[int, list[tuple[object, ...]]]:
+    found: dict[int, list[tuple[object, ...]]] = defaultdict(list)
+    for record in log:
+        found[record.partition].append(tuple(record[1:6]))
+    return found
+
+
+def _few(found: Iterator[str]) -> list[str]:
+    every = list(found)
+    return every[:SHOWN] + ([f"... and {len(every) - SHOWN} more"] if len(every) > SHOWN else [])

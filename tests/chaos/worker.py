@@ -1,0 +1,20 @@
+"""The command line in a process that does not outlive its parent: python -m tests.chaos.worker PARENT ARGUMENTS."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+from streampipe.cli.main import main
+
+_PR_SET_PDEATHSIG = 1
+
+if __name__ == "__main__":
+    parent = int(sys.argv.pop(1))
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent is gone already")
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Worker processes of one processor: started, killed, started again, stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = str(Path(__file__).with_name("processor.py").relative_to(ROOT))
+
+
+class Workers:
+    """Two or more slots, each with a process. Not for several threads: a process dies with the thread it is of."""
+
+    def __init__(self, slots: int, folder: Path, environment: Mapping[str, str], *flags: str) -> None:
+        self._folder, self._flags = folder, flags
+        self._environment = {**os.environ, "POLARS_MAX_THREADS": "1", "STREAMPIPE_HTTP_PORT": "none", **environment}
+        self._starts = 0
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.unexpected: list[str] = []
+        """Workers that ended though nobody told them to."""
+        self._slots = slots
+
+    def start(self, slot: int) -> None:
+        """Start the slot's process."""
+        self._processes[slot] = self._spawn(
+            f"slot{slot}", *self._flags, "--slot", str(slot), "--report", str(self._folder)
+        )
+
+    def start_all(self) -> None:
+        for slot in range(self._slots):
+            self.start(slot)
+
+    def kill(self, slot: int) -> None:
+        """kill -9."""
+        process = self._processes[slot]
+        self._look(slot, process)
+        process.kill()
+        process.wait()
+
+    def stop_all(self, timeout_s: float) -> None:
+        """SIGTERM to all of them, and wait for the ends."""
+        for slot, process in self._processes.items():
+            self._look(slot, process)
+            process.terminate()
+        for slot, process in self._processes.items():
+            code = process.wait(timeout_s)
+            if code not in (0, -signal.SIGTERM):  # the latter: it had not started yet
+                self.unexpected.append(f"slot {slot} answered SIGTERM with exit code {code}")
+        self._processes = {}
+
+    def finish(self, timeout_s: float) -> None:
+        """Run all slots until they caught up and closed their windows; as a user would, under the supervisor."""
+        flags = ["--until-caught-up", "--close-windows", "--workers", str(self._slots)]
+        self._processes = {0: self._spawn("finish", *self._flags, *flags)}
+        code = self._processes[0].wait(timeout_s)
+        if code:
+            self.unexpected.append(f"the last run ended with exit code {code}")
+
+    def close(self) -> None:
+        """Leave none behind."""
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def logs(self, lines: int = 15) -> str:
+        """The last lines that each process said."""
+        every = sorted(self._folder.glob("*.log"))
+        return "\n".join(f"-- {log.name}\n" + "\n".join(log.read_text().splitlines()[-lines:]) for log in every)
+
+    def _look(self, slot: int, process: subprocess.Popen[bytes]) -> None:
+        if process.poll() is not None:
+            self.unexpected.append(f"slot {slot} ended by itself with exit code {process.returncode}")
+
+    def _spawn(self, label: str, *arguments: str) -> subprocess.Popen[bytes]:
+        self._starts += 1
+        command = [sys.executable, "-m", "tests.chaos.worker", str(os.getpid()), "run", MODULE, *arguments]
+        with (self._folder / f"{self._starts:04}-{label}.log").open("wb") as log:
+            return subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
