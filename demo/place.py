@@ -42,7 +42,7 @@ class Place:
     def open(self) -> Broker:
         """The broker itself, for what has no command: raw bytes and progress."""
         settings = config.load(environment=self.environment)
-        return open_broker(settings.broker, settings.kafka)
+        return open_broker(settings.broker, settings.kafka, transaction_timeout_ms=settings.transaction_timeout_ms)
 
     @retry(retry=retry_if_exception_type(Unavailable), wait=wait_fixed(1), stop=stop_after_delay(90), reraise=True)
     def wait(self, schemas: Mapping[str, str]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -145,18 +145,15 @@ def partition_of(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
-@dataclass(slots=True)
-class Partitioner:
-    """`partition_of` with a memory, since keys repeat: one dictionary look-up for a key seen before."""
+class Partitioner(dict[bytes, int]):
+    """`partition_of` with a memory, since keys repeat: `partitioner[key]`, one look-up for a key seen before."""
 
-    partitions: int
-    _known: dict[bytes, int] = field(default_factory=dict)
+    def __init__(self, partitions: int) -> None:
+        super().__init__()
+        self.partitions = partitions
 
-    def __call__(self, key: bytes) -> int:
-        """Partition of `key`."""
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) >= 200_000:  # bounded: keys may be unique
-                self._known.clear()
-            found = self._known[key] = partition_of(key, self.partitions)
+    def __missing__(self, key: bytes) -> int:
+        if len(self) >= 200_000:  # bounded: keys may be unique
+            self.clear()
+        found = self[key] = partition_of(key, self.partitions)
         return found

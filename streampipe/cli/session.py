@@ -41,7 +41,7 @@ class Session:
     def broker(self, settings: Settings | None = None) -> Broker:
         """The broker. Raises ConfigError."""
         settings = settings or self.settings()
-        return open_broker(settings.broker, settings.kafka)
+        return open_broker(settings.broker, settings.kafka, transaction_timeout_ms=settings.transaction_timeout_ms)
 
     @contextmanager
     def admin(self, broker: Broker | None = None) -> Iterator[Admin]:

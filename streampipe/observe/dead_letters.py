@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from streampipe.brokers.port import Admin, Broker
 from streampipe.errors import NotFound, UnknownTopic
 from streampipe.observe.reading import read_between
+from streampipe.operators.effects import HEADER
 from streampipe.records import Headers, RecordBatch, TopicPartition
 
-ERROR_PREFIX = "__streampipe.errors."
 SUFFIX = "-dlq"
 
 
@@ -78,8 +78,8 @@ def letters_of(batch: RecordBatch) -> Iterator[DeadLetter]:
         errors: dict[str, str] = {}
         others: list[tuple[str, bytes | None]] = []
         for name, value in batch.headers(row):
-            if name.startswith(ERROR_PREFIX):
-                errors[name.removeprefix(ERROR_PREFIX)] = (value or b"").decode(errors="backslashreplace")
+            if name.startswith(HEADER):
+                errors[name.removeprefix(HEADER)] = (value or b"").decode(errors="backslashreplace")
             else:
                 others.append((name, value))
         yield DeadLetter(

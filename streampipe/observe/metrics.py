@@ -26,9 +26,9 @@ PathLabel = Literal["live", "replay"]
 class PrometheusObserver:
     """A `runtime.port.Observer` with a metrics registry of its own.
 
-    `sources` are the topics consumed, known beforehand; `targets_s` become exact bounds of the latency buckets;
-    `path` keeps a replay's latencies, which are ages, out of the live objective; `wall_s` is the clock of the
-    timestamps.
+    `sources` are the topics that others write: only their latency is measured. `targets_s` become exact bounds of the
+    latency buckets; `path` keeps a replay's latencies, which are ages, out of the live objective; `wall_s` is the
+    clock of the timestamps.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class PrometheusObserver:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # the library leaves this one function untyped
         self.registry = CollectorRegistry()
         self._pipeline, self._path, self._wall_s = pipeline, path, wall_s
+        self._sources = frozenset(sources)
         self._owned: set[TopicPartition] = set()
         self._restoring_s: dict[str, float] = {}
         self._outcomes: dict[str, IntArray] = {}
@@ -97,7 +98,8 @@ class PrometheusObserver:
         if output is not None:
             self._count(output)
         for topic, latencies in (latencies_s or {}).items():
-            self._latencies(topic, latencies)
+            if topic in self._sources:  # records of our own topics carry event time, not the time they arrived
+                self._latencies(topic, latencies)
 
     def produced(self, topic: str, records: int) -> None:
         """Records were acknowledged as part of a commit."""

@@ -110,5 +110,5 @@ class SinkStep(Step):
             frame = frame.take(encoded.rows)
         if not encoded.values:
             return
-        keys = frame.keys() if self._new_key is None else key_bytes([frame.columns[c] for c in self._new_key])
+        keys = frame.keys() if self._new_key is None else key_bytes({c: frame.columns[c] for c in self._new_key})
         self.effects.produce(self._topic, frame, keys, encoded.values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,10 +55,10 @@ def _span(numbers: IntArray) -> tuple[IntArray, int]:
     return codes_, len(distinct)
 
 
-def key_bytes(columns: Sequence[Column]) -> list[bytes | None]:
-    """Record key of each row, made of these columns by the key codec; hashed once for each distinct key."""
-    groups = group(columns)
-    distinct = encode_keys([c.take(groups.first).polars for c in columns])
+def key_bytes(columns: Mapping[str, Column]) -> list[bytes | None]:
+    """Record key of each row, made of these named columns by the key codec; once for each distinct key."""
+    groups = group([*columns.values()])
+    distinct = encode_keys([c.take(groups.first).polars.alias(name) for name, c in columns.items()])
     return [distinct[g] for g in groups.of.tolist()]
 
 

@@ -108,7 +108,8 @@ class JoinStep(Step):
         homes = np.full(len(frame), GLOBAL, np.int64) if self._table.everywhere else frame.partitions
         on = [frame.columns[c] for c in self._on]
         groups = group(on, homes)
-        keys = encode_keys([c.take(groups.first).polars for c in on])
+        named = zip(self._table.key, on, strict=True)  # the key says the table's names, whatever the stream calls them
+        keys = encode_keys([column.take(groups.first).polars.alias(name) for name, column in named])
         found, rows = self._look_up(homes[groups.first], keys)
         row_of = rows[groups.of]
         hit = row_of >= 0

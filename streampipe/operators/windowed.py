@@ -194,7 +194,7 @@ class WindowedStep(Step):
         arrays += [pa.array(start).cast(_UTC_MS), pa.array(start + self._size).cast(_UTC_MS)]
         arrays += [a.result(at) for a in self._aggregates.values()]
         columns = {n: Column(arrow=a) for n, a in zip(self.schema.names, arrays, strict=True)}
-        keys = key_bytes([columns[c] for c in self._key])
+        keys = key_bytes({c: columns[c] for c in self._key})
         self.emit(Frame(columns, Origin(self.name, keys, slots.timestamp[at], slots.partition[at])))
 
     def close_all(self) -> None:

@@ -42,9 +42,14 @@ def _only(module: ModuleType, where: str) -> Processor:
     raise ModuleError(f"{where} holds several processors ({names}); choose one with {where}:NAME")
 
 
-def _import_module(name: str) -> ModuleType:
+def _see_working_folder() -> None:
+    """What a module imports from the working folder is found, however Python was started."""
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def _import_module(name: str) -> ModuleType:
+    _see_working_folder()
     importlib.invalidate_caches()
     try:
         return importlib.import_module(name)
@@ -64,6 +69,7 @@ def _import_module(name: str) -> ModuleType:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ModuleError(f"file {str(path)!r} does not exist")
+    _see_working_folder()
     # Named by its path, so that two files of the same name do not meet in sys.modules.
     name = "streampipe_processor_" + "_".join(path.resolve().with_suffix("").parts[1:])
     spec = importlib.util.spec_from_file_location(name, path)

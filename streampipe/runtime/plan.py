@@ -25,6 +25,7 @@ from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.schemas.catalog import SchemaCatalog
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder, parse_record
+from streampipe.schemas.evolution import defaults_of
 from streampipe.schemas.naming import avro_schema_for
 from streampipe.schemas.port import Registry
 from streampipe.schemas.types import schema_of
@@ -115,7 +116,8 @@ class _Wiring:
             self._steps[id(node)], self._schemas[id(node)] = step, schema
         graphs = sub_graphs(self._topology)
         stateful = [
-            [s for n in g.nodes if isinstance(s := self._steps[id(n)], (WindowedStep, TableStep))] for g in graphs
+            (g.depth, [s for n in g.nodes if isinstance(s := self._steps[id(n)], (WindowedStep, TableStep))])
+            for g in graphs
         ]
         merges = [s for s in self._steps.values() if isinstance(s, MergeStep)]
         parts = [SubTopology(g.streams, g.tables) for g in graphs]
@@ -181,8 +183,9 @@ class _Wiring:
             case nodes.WindowedAggregate():
                 step = WindowedStep(node, effects, schema, self._builder._make_store)
             case nodes.Handle():
-                output = schema_of(parse_record(self._event_text(node), f"handler {node.name!r}"))
-                step = FunctionStep(name, effects, node.function, node.retry, schema, output, self._builder._sleep)
+                event = parse_record(self._event_text(node), f"handler {node.name!r}")
+                output, defaults, sleep = schema_of(event), defaults_of(event), self._builder._sleep
+                step = FunctionStep(name, effects, node.function, node.retry, schema, output, defaults, sleep)
             case nodes.Sink():
                 return self._sink(node, schema), schema
             case _:

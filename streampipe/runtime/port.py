@@ -105,8 +105,12 @@ class Task(Protocol):
     def drain(self) -> TaskOutput:
         """Output so far, with pending updates emitted and dirty state as changelog records: ready to commit."""
 
-    def close_windows(self) -> None:
-        """Close every open window, as if stream time were infinite: the end of a finished input, by choice."""
+    def close_windows(self) -> bool:
+        """Close open windows as if stream time were infinite: the end of a finished input, by choice.
+
+        One level of sub-topologies a call, upstream first, since what a level emits must reach the next one before
+        that is closed. True when deeper levels are left: call again once the output is committed and processed.
+        """
 
 
 State = Literal["starting", "restoring", "running", "rebalancing", "draining", "failed", "stopped"]

@@ -279,11 +279,12 @@ class Session:
 
     # -- commit ----------------------------------------------------------------------------------------------
 
-    def close_windows(self) -> None:
-        """Close every open window and commit what that gives."""
-        emitting(self.task.close_windows)
+    def close_windows(self) -> bool:
+        """Close the next level of open windows and commit what that gives; True when deeper levels are left."""
+        deeper = emitting(self.task.close_windows)
         self._touched = True
         self.commit()
+        return deeper
 
     def commit(self) -> None:
         """Make everything processed so far visible; nothing happens when there is nothing new."""

@@ -20,30 +20,31 @@ Input = SourceStep | TableStep
 
 
 class TopologyTask:
-    """`Task` for one topology. `stateful` lists, for each sub-topology, the steps that keep state by partition."""
+    """`Task` for one topology. `stateful` has, for each sub-topology, its depth and the steps that keep state."""
 
     def __init__(
         self,
         effects: Effects,
         inputs: Mapping[str, Sequence[Input]],
         subtopologies: Sequence[SubTopology],
-        stateful: Sequence[Sequence[WindowedStep | TableStep]],
+        stateful: Sequence[tuple[int, Sequence[WindowedStep | TableStep]]],
         tables: Sequence[TableStep],
         merges: Sequence[MergeStep],
     ) -> None:
         self.subtopologies = subtopologies
         self._effects, self._inputs, self._stateful = effects, inputs, stateful
         self._merges = merges
-        self._windows = [step for steps in stateful for step in steps if isinstance(step, WindowedStep)]
+        self._windows = [step for _, steps in stateful for step in steps if isinstance(step, WindowedStep)]
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
         }
-        self.global_tables = tuple(self._shared)
-        self._by_name = {step.name: step for steps in stateful for step in steps}
+        self.global_tables: Collection[str] = tuple(self._shared)
+        self._by_name = {step.name: step for _, steps in stateful for step in steps}
         self._owned: set[TopicPartition] = set()
         self._open: set[tuple[int, int]] = set()
         self._unsettled: set[tuple[str, int]] = set()
         self._output = TaskOutput()
+        self._closed_depth = -1
 
     def assign(self, partitions: Collection[TopicPartition]) -> list[Restore]:
         """Take partitions on; returns what to restore before any of their records is processed."""
@@ -54,7 +55,7 @@ class TopologyTask:
             for partition in sorted({p.partition for p in partitions if p.topic in inputs}):
                 if (number, partition) not in self._open:
                     self._open.add((number, partition))
-                    restores += [self._restore_of(step, partition) for step in self._stateful[number]]
+                    restores += [self._restore_of(step, partition) for step in self._stateful[number][1]]
         return restores
 
     def _restore_of(self, step: WindowedStep | TableStep, partition: int) -> Restore:
@@ -82,7 +83,7 @@ class TopologyTask:
             sub = self.subtopologies[number]
             if not any(TopicPartition(t, partition) in self._owned for t in (*sub.streams, *sub.tables)):
                 self._open.discard((number, partition))
-                for step in self._stateful[number]:
+                for step in self._stateful[number][1]:
                     step.close(partition)
                     self._unsettled.discard((step.name, partition))
 
@@ -104,7 +105,6 @@ class TopologyTask:
             origin.fates = first.fates  # one fate a record, however many nodes read its topic
             step.feed(origin, columns)
         self._through()
-        assert first.fates is not None
         self._output.count(batch.topic, first.fates)
         for partition in partitions:
             end = int(batch.offsets[batch.partitions == partition].max()) + 1
@@ -132,12 +132,17 @@ class TopologyTask:
             step.advance(now_ms, idle)
             self._through()
 
-    def close_windows(self) -> None:
-        """Close every open window, of upstream aggregates first."""
+    def close_windows(self) -> bool:
+        """Close the open windows of the next level of sub-topologies; True when deeper ones are left."""
         self._settle([partition for _, partition in sorted(self._open)])
-        for step in self._windows:
-            step.close_all()
-            self._through()
+        windows = [(depth, s) for depth, steps in self._stateful for s in steps if isinstance(s, WindowedStep)]
+        deeper = sorted({depth for depth, _ in windows if depth > self._closed_depth})
+        self._closed_depth = deeper[0] if deeper else self._closed_depth
+        for depth, step in windows:
+            if depth <= self._closed_depth:
+                step.close_all()
+                self._through()
+        return len(deeper) > 1
 
     def take(self) -> TaskOutput:
         """Output so far."""

@@ -10,6 +10,10 @@ from streampipe.errors import TopologyError, UnknownTopic
 from streampipe.topology.graph import SubGraph, sub_graphs
 from streampipe.topology.nodes import Repartition, Sink, Source, TableSource, Topology, WindowedAggregate
 
+_KEEP = {"retention.ms": "-1", "segment.ms": str(2**62)}
+"""Records carry event time, so a replay of old data would be deleted by age, and would roll a segment every few
+thousand records: retention and segments by record time are off in the topics we make."""
+
 Role = Literal["output", "repartition", "changelog", "dead letters"]
 
 
@@ -57,7 +61,7 @@ def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopi
     """What the processor writes. Repartition topics take the largest count among the inputs they come from."""
     counts = dict(counts)
     needed: list[NeededTopic] = []
-    for graph in _upstream_first(topology):
+    for graph in sub_graphs(topology):
         count = _common_count(graph, counts)
         for node in graph.nodes:
             if isinstance(node, WindowedAggregate):
@@ -67,24 +71,11 @@ def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopi
             if node.inputs[0] in graph.nodes:
                 size = _partner_count(topology, node, counts) or count
                 counts[node.topic] = size
-                needed.append(NeededTopic(node.topic, "repartition", size, {}))
-        needed += [NeededTopic(n.topic, "output", count, {}) for n in graph.nodes if isinstance(n, Sink)]
+                needed.append(NeededTopic(node.topic, "repartition", size, _KEEP))
+        needed += [NeededTopic(n.topic, "output", count, _KEEP) for n in graph.nodes if isinstance(n, Sink)]
     widest = max(counts[topic] for topic in external_inputs(topology))
-    needed.append(NeededTopic(topology.dead_letter_topic, "dead letters", widest, {}))
+    needed.append(NeededTopic(topology.dead_letter_topic, "dead letters", widest, _KEEP))
     return list({topic.name: topic for topic in needed}.values())
-
-
-def _upstream_first(topology: Topology) -> list[SubGraph]:
-    pending, done, order = sub_graphs(topology), set[str](), list[SubGraph]()
-    internal = {n.topic for n in topology.of(Repartition)}
-    while pending:
-        ready = [g for g in pending if all(t in done for t in g.streams if t in internal)]
-        assert ready, "a topology has no cycles"
-        order += ready
-        pending = [g for g in pending if g not in ready]
-        for graph in ready:
-            done |= {n.topic for n in topology.of(Repartition) if n.inputs[0] in graph.nodes}
-    return order
 
 
 def _partner_count(topology: Topology, node: Repartition, counts: dict[str, int]) -> int | None:

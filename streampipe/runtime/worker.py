@@ -88,6 +88,7 @@ class Worker:
         self._finish: FinishLine | None = None
         self._next_finish_look = 0.0
         self._closed_at_activity = -1
+        self._levels_left = False
         self._repair: Repair | None = None
         self._member_fences = self._single_aborts = self._commits_seen = 0
         self._rejoins: deque[float] = deque()
@@ -184,9 +185,9 @@ class Worker:
         self._next_finish_look = now + FINISH_LOOK_S
         if not self._finish.reached():
             return False
-        if self._close_windows and self._closed_at_activity != session.activity:
+        if self._close_windows and (self._levels_left or self._closed_at_activity != session.activity):
             self._closed_at_activity = session.activity
-            session.close_windows()
+            self._levels_left = session.close_windows()
             return False
         return True
 

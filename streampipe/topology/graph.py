@@ -14,6 +14,8 @@ class SubGraph:
     nodes: tuple[Node, ...]
     streams: tuple[str, ...]
     tables: tuple[str, ...]
+    depth: int = 0
+    """How many repartition topics lie before it at most."""
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -22,7 +24,7 @@ class SubGraph:
 
 
 def sub_graphs(topology: Topology) -> list[SubGraph]:
-    """The parts, in the order of their first nodes. Global tables belong to none."""
+    """The parts, upstream first, then in the order of their first nodes. Global tables belong to none."""
     part: dict[int, int] = {}
     members: dict[int, list[Node]] = {}
     for node in topology.nodes:
@@ -41,10 +43,15 @@ def sub_graphs(topology: Topology) -> list[SubGraph]:
     order = {id(n): i for i, n in enumerate(topology.nodes)}
     graphs = [sorted(nodes, key=lambda n: order[id(n)]) for nodes in members.values()]
     graphs.sort(key=lambda nodes: order[id(nodes[0])])
-    return [_sub_graph(nodes) for nodes in graphs]
+    return sorted((_sub_graph(nodes) for nodes in graphs), key=lambda graph: graph.depth)
 
 
 def _sub_graph(nodes: list[Node]) -> SubGraph:
     streams = [n.topic for n in nodes if isinstance(n, (Source, Repartition))]
     tables = [n.topic for n in nodes if isinstance(n, TableSource)]
-    return SubGraph(tuple(nodes), tuple(dict.fromkeys(streams)), tuple(dict.fromkeys(tables)))
+    depth = max(map(_repartitions_before, nodes), default=0)
+    return SubGraph(tuple(nodes), tuple(dict.fromkeys(streams)), tuple(dict.fromkeys(tables)), depth)
+
+
+def _repartitions_before(node: Node) -> int:
+    return isinstance(node, Repartition) + max(map(_repartitions_before, node.inputs), default=0)

@@ -249,3 +249,18 @@ def test_quantiles_agree_with_the_reference_ddsketch(values: list[float], q: flo
     of_reference = reference.get_quantile_value(q)
     assert of_reference is not None
     assert math.isclose(of_reference, exact, rel_tol=0.01 + 1e-9)
+
+
+def test_windows_behind_a_repartition_close_after_those_before_it_have_spoken(tmp_path: Path) -> None:
+    p = Processor("cascade")
+    first = p.source("in", key="k").window(Tumbling(50)).agg(n=agg.count())
+    first.key_by("n").window(Tumbling(100)).agg(windows=agg.count()).to("counts")
+    driver = Driver(p, SCHEMAS, tmp_path)
+    driver.feed([event("a", 1, 10), event("b", 1, 20), event("c", 1, 60)])
+    assert driver.task.close_windows() is True
+    driver.collect(driver.task.drain())
+    assert not driver.result.records["counts"]
+    assert driver.task.close_windows() is False
+    result = driver.finish()
+    assert [e["windows"] for e in result.by_key("counts")[b"1"]] == [3]
+    assert not result.dead

@@ -168,9 +168,10 @@ class CountingTask:
         self._dirty.clear()
         return output
 
-    def close_windows(self) -> None:
+    def close_windows(self) -> bool:
         self.log.closed += 1
         self._output.records.append(ProduceBatch(self.names.out, [b"closed"], [b"closed"]))
+        return False
 
 
 class Watcher(NullObserver):

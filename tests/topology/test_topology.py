@@ -27,8 +27,8 @@ def delays() -> Processor:
 def test_repartition_topics_cut_a_topology_and_global_tables_belong_to_no_part() -> None:
     graphs = sub_graphs(delays().topology)
     assert [(g.streams, g.tables) for g in graphs] == [
-        (("delays-key-by-1-repartition",), ("weather",)),
         (("flights",), ()),
+        (("delays-key-by-1-repartition",), ("weather",)),
         (("delays-key-by-2-repartition",), ()),
     ]
 
@@ -47,16 +47,16 @@ def test_the_description_is_this() -> None:
         "Processor delays (version 1)",
         "Global tables",
         "  tablesource        airlines: global table airlines by carrier  -> join-1",
-        "Sub-topology 0 (inputs: delays-key-by-1-repartition, weather)",
-        "  tablesource        weather: table weather by origin, hour  -> join-2",
-        "  repartition        key-by-1: through delays-key-by-1-repartition, key origin, hour  -> join-2",
-        "  join               join-2: left join with weather on origin, hour  -> to-weathered",
-        "  sink               to-weathered: topic weathered",
-        "Sub-topology 1 (inputs: flights)",
+        "Sub-topology 0 (inputs: flights)",
         "  source             flights: topic flights, event time hour  -> filter-1",
         '  filter             filter-1: col("delay").is_not_null()  -> join-1, key-by-1, key-by-2',
         "  join               join-1: inner join with airlines on carrier  -> to-named",
         "  sink               to-named: topic named",
+        "Sub-topology 1 (inputs: delays-key-by-1-repartition, weather)",
+        "  tablesource        weather: table weather by origin, hour  -> join-2",
+        "  repartition        key-by-1: through delays-key-by-1-repartition, key origin, hour  -> join-2",
+        "  join               join-2: left join with weather on origin, hour  -> to-weathered",
+        "  sink               to-weathered: topic weathered",
         "Sub-topology 2 (inputs: delays-key-by-2-repartition)",
         "  repartition        key-by-2: through delays-key-by-2-repartition, key origin  -> window-1",
         "  windowedaggregate  window-1: tumbling 1h grace 15m, emit final, late dead_letter: n=count  -> to-hourly",

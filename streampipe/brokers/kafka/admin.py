@@ -26,6 +26,11 @@ _ISOLATION = {
     "read_uncommitted": IsolationLevel.READ_UNCOMMITTED,
 }
 _GONE = {KafkaError.GROUP_ID_NOT_FOUND}
+_NO_COORDINATOR = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
 _HAS_MEMBERS = {KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH}
 _NO_LEADER = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._NOENT} | UNKNOWN_TOPIC
 _EXISTS = {KafkaError.TOPIC_ALREADY_EXISTS}
@@ -173,12 +178,18 @@ class KafkaAdmin:
         self, doing: str, request: Any, asked: list[Any], expected: Collection[int] = (), topic: str | None = None
     ) -> Any:
         """The only answer of a request about one thing, or its KafkaError when that is `expected`."""
+        return self._until(lambda: self._asked(doing, request, asked, expected, topic), f"{doing}: no coordinator yet")
+
+    def _asked(self, doing: str, request: Any, asked: list[Any], expected: Collection[int], topic: str | None) -> Any:
+        """As `_one`; None while the group's coordinator is being elected, as on a broker that just started."""
         try:
             futures = request(asked, request_timeout=REQUEST_TIMEOUT_S)
         except (KafkaException, ValueError, TypeError) as exception:
             raise ConfigError(f"{doing}: {self._errors.clean(exception)}") from None
         [future] = futures.values()  # `futures` must live until the answer came: it owns the request
-        return self._wait(doing, future, expected, topic)
+        answer = self._wait(doing, future, {*expected, *_NO_COORDINATOR}, topic)
+        moving = isinstance(answer, KafkaError) and answer.code() in _NO_COORDINATOR
+        return None if moving else answer or True  # what only says "done" answers None
 
     def _wait(self, doing: str, future: Any, expected: Collection[int] = (), topic: str | None = None) -> Any:
         try:

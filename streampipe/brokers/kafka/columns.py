@@ -2,49 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from operator import methodcaller
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from confluent_kafka import Message
 
-from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch
+from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch, no_headers
 
 Messages: TypeAlias = list[Message]
 
-_HEADERS = methodcaller("headers")
-"""Not `message.headers()`: on a bad name that returns a broken list *and* leaves an exception set, which only a call
-from C is sure to check; the interpreter's specialised call goes on and may crash the process on the list."""
+
+class _BrokenName:
+    """Stands for the headers of a message one of whose header names is not UTF-8."""
 
 
-class LazyHeaders:
-    """Reads the headers of a row when asked for, and asks librdkafka exactly once per message.
+_BROKEN = _BrokenName()
 
-    A header name that is not UTF-8 makes the first call of `Message.headers` raise and the second one crash the
-    process: hence the memory, of failures as well.
+
+def _headers_of(messages: Messages) -> Callable[[int], Headers]:
+    """Headers by row, read at once: messages kept for later cost more than asking each whether it has some.
+
+    A header name that is not UTF-8 makes the first call of `Message.headers` raise and a second one crash the process,
+    so each message is asked exactly once. The call comes from C (`map`), which is sure to check the exception that
+    such a name leaves set; the interpreter's specialised method call is not, and may crash on the broken list.
     """
+    known: list[Any] = []
+    asked = map(Message.headers, messages)
+    while len(known) < len(messages):
+        try:
+            known.extend(asked)
+        except (SystemError, UnicodeError):
+            known.append(_BROKEN)
+    if not any(known):
+        return no_headers
 
-    def __init__(self, messages: Messages) -> None:
-        self._messages = messages
-        self._known: dict[int, Headers | None] = {}
-
-    def __call__(self, row: int) -> Headers:
-        """Headers of `row`; raises ValueError when a name is not UTF-8."""
-        if row not in self._known:
-            self._known[row] = _read_headers(self._messages[row])
-        headers = self._known[row]
-        if headers is None:
+    def headers(row: int) -> Headers:
+        found = known[row]
+        if found is _BROKEN:
             raise ValueError("a header's name is not UTF-8")
-        return headers
+        return cast("Headers", found or ())
 
-
-def _read_headers(message: Message) -> Headers | None:
-    try:
-        return cast("Headers", _HEADERS(message) or ())
-    except (SystemError, UnicodeError):
-        return None
+    return headers
 
 
 def read(chunk: Messages, topic: str | None) -> tuple[list[RecordBatch], Messages]:
@@ -72,12 +72,12 @@ def _batch(topic: str, messages: Messages, times: list[int]) -> RecordBatch:
     n = len(messages)
     return RecordBatch(
         topic,
-        np.fromiter([m.partition() for m in messages], np.int64, n),
-        np.fromiter([m.offset() for m in messages], np.int64, n),
+        np.fromiter(map(Message.partition, messages), np.int64, n),
+        np.fromiter(map(Message.offset, messages), np.int64, n),
         np.fromiter(times, np.int64, n),
-        [m.key() for m in messages],
-        [m.value() for m in messages],
-        LazyHeaders(messages),
+        list(map(Message.key, messages)),
+        list(map(Message.value, messages)),
+        _headers_of(messages),
     )
 
 
@@ -90,6 +90,7 @@ def _join(run: list[RecordBatch]) -> RecordBatch:
     if len(run) == 1:
         return run[0]
     sizes = np.cumsum([0, *map(len, run)])
+    some = any(part.headers is not no_headers for part in run)
 
     def headers(row: int) -> Headers:
         part = int(np.searchsorted(sizes, row, side="right")) - 1
@@ -102,7 +103,7 @@ def _join(run: list[RecordBatch]) -> RecordBatch:
         _concatenated([part.timestamps for part in run]),
         [key for part in run for key in part.keys],
         [value for part in run for value in part.values],
-        headers,
+        headers if some else no_headers,
     )
 
 

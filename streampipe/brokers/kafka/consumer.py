@@ -152,8 +152,10 @@ class KafkaConsumer(Polling):
         except (KafkaException, StreampipeError) as exception:
             self._raised = self._raised or exception
 
-    def _on_revoke(self, _consumer: Consumer, partitions: list[KafkaPartition]) -> None:
+    def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         gone = _ours(partitions)
+        # the rebalance that brought us here began a new generation, and the listener may commit in it
+        self._token = consumer.consumer_group_metadata()
         self._tell("on_revoked", gone)
         self._remove(gone)
 

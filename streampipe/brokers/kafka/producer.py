@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -77,44 +78,38 @@ class KafkaProducer:
             raise
 
     def _places(self, topic: str, keys: Any) -> list[int]:
-        place = self._partitioner(topic)
-        return [ANY_PARTITION if key is None else place(key) for key in keys]
+        place = self._partitioner(topic).__getitem__
+        if None in keys:
+            return [ANY_PARTITION if key is None else place(key) for key in keys]
+        return list(map(place, keys))
 
     def _queue(self, batch: ProduceBatch, partitions: Any) -> None:
         produce, topic = self._producer.produce, batch.topic
-        row: tuple[Any, ...] = ()
+        value = key = None
         try:
-            if batch.headers is None and batch.timestamps is None:
-                for row in zip(batch.values, batch.keys, partitions, strict=True):
-                    try:
-                        produce(topic, *row)
-                    except BufferError:
-                        self._produce_when_there_is_room(topic, *row)
-            else:
-                for row in self._rows(batch, partitions):
-                    try:
-                        produce(topic, *row)
-                    except BufferError:
-                        self._produce_when_there_is_room(topic, *row)
+            # `callback` and `on_delivery`, two names of one thing, come before the timestamp
+            for value, key, partition, stamp, headers in self._rows(batch, partitions):
+                try:
+                    if headers is None:
+                        produce(topic, value, key, partition, None, None, stamp)
+                    else:
+                        produce(topic, value, key, partition, None, None, stamp, headers)
+                except BufferError:
+                    self._produce_when_there_is_room(topic, value, key, partition, None, None, stamp, headers)
         except KafkaException as exception:
             self._partitioners.clear()
             error = kafka_error(exception)
             if error is None:
                 raise
-            size = sum(len(part) for part in row[:2] if part is not None)
-            doing = f"producing a record of {size} bytes to {topic}"
+            doing = f"producing a record of {len(value or b'') + len(key or b'')} bytes to {topic}"
             self._failed = self._failed or self._errors.of(error, doing, topic)
 
     def _rows(self, batch: ProduceBatch, partitions: Any) -> Iterator[tuple[Any, ...]]:
-        n = len(batch)
-        stamps: Any = batch.timestamps if batch.timestamps is not None else [NO_TIMESTAMP] * n
-        if min(stamps) <= 0:
+        stamps: Any = batch.timestamps if batch.timestamps is not None else repeat(0, len(batch))  # 0: the present
+        if batch.timestamps is not None and min(stamps) <= 0:
             stamps = [0 if t == NO_TIMESTAMP else t or 1 for t in stamps]
-        none = [None] * n  # produce() takes `callback` and `on_delivery`, two names of one thing, before the timestamp
-        if batch.headers is None:
-            return zip(batch.values, batch.keys, partitions, none, none, stamps, strict=True)
-        headers = [list(each) for each in batch.headers]
-        return zip(batch.values, batch.keys, partitions, none, none, stamps, headers, strict=True)
+        headers: Any = repeat(None, len(batch)) if batch.headers is None else map(list, batch.headers)
+        return zip(batch.values, batch.keys, partitions, stamps, headers, strict=True)
 
     def _produce_when_there_is_room(self, topic: str, *row: Any) -> None:
         deadline = time.monotonic() + self._timeout_s

@@ -103,7 +103,7 @@ class LocalProducer:
             )
             spread = self._keyless
             partitions = np.array(
-                [next(spread) % topic.partitions if key is None else place(key) for key in batch.keys], np.int64
+                [next(spread) % topic.partitions if key is None else place[key] for key in batch.keys], np.int64
             )
         order = np.argsort(partitions, kind="stable")
         used, starts = np.unique(partitions[order], return_index=True)
