@@ -65,8 +65,13 @@ class Effects:
         self.records += [_in_order(group) for group in together.values()]
 
     def dead_letters(self, frame: Frame, positions: IntArray, stage: str, reason: Callable[[int], Reason]) -> None:
-        """Rows of a frame become dead letters; `reason(position)` says why for each."""
-        indexes = frame.indexes[positions]
+        """Rows of a frame become dead letters; `reason(position)` says why for each.
+
+        A record is a dead letter once, however many of its rows fail and wherever else: the first reason counts.
+        """
+        indexes, firsts = np.unique(frame.indexes[positions], return_index=True)
+        fresh = frame.origin.fates[indexes] != DEAD
+        indexes, positions = indexes[fresh], positions[firsts[fresh]]
         for position, row in zip(positions.tolist(), indexes.tolist(), strict=True):
             record, bad_headers = frame.origin.record(row, frame.columns, position)
             self._dead_letter(record, stage, reason(position), bad_headers)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
+from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
+from streampipe.operators.isolate import FAILURES, failing_rows
 
 
 def empty(schema: pa.Schema) -> pl.DataFrame:
@@ -20,7 +23,7 @@ def empty(schema: pa.Schema) -> pl.DataFrame:
     for field in schema:
         try:
             columns[field.name] = pl.Series(values=pl.from_arrow(pa.array([], field.type)))
-        except (pl.exceptions.PolarsError, ValueError, NotImplementedError):
+        except FAILURES:
             continue
     return pl.DataFrame(columns)
 
@@ -97,15 +100,52 @@ def _check_row_by_row(node: str, expr: pl.Expr) -> None:
     while pending:
         part = pending.pop()
         try:
-            fine = part.meta.is_row_separable() and not (part.meta.is_scalar() and part.meta.root_names())
+            literal = part.meta.is_scalar() and not part.meta.root_names()
+            fine = literal or (part.meta.is_row_separable() and part.meta.is_length_preserving())
         except pl.exceptions.PolarsError:
-            fine = True  # a Python function inside: Polars cannot know, so its author must
+            _check_function_alone(node, part)
+            fine = True
         if not fine:
             raise TopologyError(
-                f"node {node!r}: {expr} looks at other rows than its own, so its result would depend on how records "
-                f"are cut into batches; use window(...).agg(...) for aggregates"
+                f"node {node!r}: {expr} looks at other rows than its own, or makes more or fewer of them, so its "
+                f"result would depend on how records are cut into batches; use window(...).agg(...) for aggregates"
             )
         pending += part.meta.pop()
+
+
+def _check_function_alone(node: str, part: pl.Expr) -> None:
+    """Polars tells nothing about what stands around a Python function, and of the function only its author knows."""
+    bare = part.meta.undo_aliases()
+    if not str(bare).endswith(".python_udf()"):
+        raise TopologyError(
+            f"node {node!r}: {bare} cannot be checked, since Polars knows nothing about what surrounds a Python "
+            f"function; give the function's result a column of its own in a with_columns before this"
+        )
+
+
+class ExpressionStep(Step):
+    """A step that evaluates expressions. Rows for which one cannot be evaluated are dead letters."""
+
+    def __init__(self, name: str, effects: Effects, evaluate: Evaluator) -> None:
+        super().__init__(name, effects)
+        self._evaluate = evaluate
+
+    def evaluated(self, frame: Frame) -> tuple[Frame, dict[str, Column]]:
+        """The rows that can be evaluated, perhaps none, and the columns made for them."""
+        try:
+            return frame, self._evaluate(frame)
+        except FAILURES:
+            failed = failing_rows(frame, self._evaluate)
+        self.effects.dead_letters(frame, positions(failed), self.name, lambda row: _unevaluable(failed[row]))
+        kept = np.ones(len(frame), np.bool_)
+        kept[list(failed)] = False
+        frame = frame.filter(kept)
+        return frame, self._evaluate(frame)
+
+
+def _unevaluable(error: BaseException) -> Reason:
+    # the text of the error quotes values
+    return Reason("processing", type(error).__name__, "an expression cannot be evaluated for this record")
 
 
 def _first_line(error: Exception) -> str:

@@ -68,8 +68,8 @@ class Column:
 class Origin:
     """The records that rows came from: consumed ones, or results that an operator made.
 
-    `keys`, `timestamps` (ms) and `partitions` have an entry for each record. `fates` is the fate of each consumed
-    record so far, an index into OUTCOMES; made records have none, since nobody consumed them.
+    `keys`, `timestamps` (ms) and `partitions` have an entry for each record. `fates` is the fate of each record so
+    far, an index into OUTCOMES; those of made records are in no account, since nobody consumed them.
     """
 
     __slots__ = ("batch", "fates", "keys", "partitions", "timestamps", "topic")
@@ -79,7 +79,7 @@ class Origin:
         batch: RecordBatch | None = None,
     ) -> None:  # fmt: skip
         self.topic, self.keys, self.timestamps, self.partitions, self.batch = topic, keys, timestamps, partitions, batch
-        self.fates = np.zeros(len(keys), np.int64) if batch is not None else None
+        self.fates = np.zeros(len(keys), np.int64)
 
     @classmethod
     def of(cls, batch: RecordBatch) -> Origin:
@@ -88,8 +88,6 @@ class Origin:
 
     def mark(self, rows: IntArray | None, fate: int) -> None:
         """These records (None: all) have at least this fate."""
-        if self.fates is None:
-            return
         if rows is None:
             np.maximum(self.fates, fate, out=self.fates)
         else:
@@ -101,7 +99,7 @@ class Origin:
         A made record has no bytes yet: its value is the row (at `position` of `columns`) as JSON.
         """
         if self.batch is None:
-            event = {name: column.arrow[position].as_py() for name, column in columns.items()}
+            event = {name: _plain(column.arrow, position) for name, column in columns.items()}
             value = orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS)
             return Record(
                 self.topic, int(self.partitions[row]), -1, int(self.timestamps[row]), self.keys[row], value
@@ -119,6 +117,13 @@ class Origin:
             ),
             bad,
         )  # fmt: skip
+
+
+def _plain(array: pa.Array, position: int) -> Any:
+    try:
+        return array[position].as_py()
+    except (OverflowError, ValueError):
+        return f"a {array.type} beyond Python's calendar"
 
 
 @dataclass

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,20 @@ import tenacity
 from streampipe.errors import ProcessingStopped, TopologyError
 from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
+from streampipe.operators.isolate import FAILURES, failing_rows
 from streampipe.policies import Fatal, Retry, Retryable, Skip
 
 Function = Callable[[Any], Any]
 
+_WHOLE = frozenset({int, type(None), datetime, date, time})
+_FRACTIONAL = (float, np.floating, Decimal)
+
 
 class FunctionStep(Step):
-    """Calls the function with each row. Rows whose call failed are dead letters, those that gave nothing filtered."""
+    """Calls the function with each row. Rows whose call failed are dead letters, those that gave nothing filtered.
+
+    `output` are the columns of its events, `defaults` what stands for a field that an event leaves out.
+    """
 
     def __init__(
         self,
@@ -31,10 +40,11 @@ class FunctionStep(Step):
         retry: Retry,
         schema: pa.Schema,
         output: pa.Schema,
+        defaults: Mapping[str, Any],
         sleep: Callable[[float], None],
     ) -> None:
         super().__init__(name, effects)
-        self.schema = output
+        self.schema, self._defaults = output, defaults
         self._function = function
         self._rows = _row_maker(name, function, schema)
         self._retrying = tenacity.Retrying(
@@ -44,15 +54,20 @@ class FunctionStep(Step):
             sleep=sleep,
             reraise=True,
         )
-        self._attempts = retry.attempts
 
     def process(self, frame: Frame) -> None:
         """Call for each row, in order."""
+        frame, rows = self._readable(frame)
         events: list[Any] = []
-        rows: list[int] = []
+        sources: list[int] = []
         failed: dict[int, Reason] = {}
-        function = self._function
-        for position, row in enumerate(self._rows(frame)):
+        function, following = self._function, iter(rows).__next__
+        for position in range(len(frame)):
+            try:
+                row = following()
+            except Exception as error:  # noqa: BLE001 - a dataclass may refuse its values as it likes
+                self._fail(frame, position, error, 1, failed)
+                continue
             try:
                 result = function(row)
             except Exception as error:  # noqa: BLE001 - whatever user code raises is this record's fate, not ours
@@ -61,42 +76,119 @@ class FunctionStep(Step):
                 continue
             if type(result) is list:
                 events += result
-                rows += [position] * len(result)
+                sources += [position] * len(result)
             else:
                 events.append(result)
-                rows.append(position)
+                sources.append(position)
         if failed:
             self.effects.dead_letters(frame, positions(failed), self.name, failed.__getitem__)
         if events:
-            self._emit(frame, events, positions(rows))
+            self._emit(frame, events, sources)
+
+    def _readable(self, frame: Frame) -> tuple[Frame, Iterable[Any]]:
+        """The rows that Python has values for, as Python values. Its calendar ends where that of Avro does not."""
+        try:
+            return frame, self._rows(frame)
+        except FAILURES:
+            failed = failing_rows(frame, self._rows)
+        reason = Reason("processing", "OverflowError", "a column holds a value that Python has none for")
+        self.effects.dead_letters(frame, positions(failed), self.name, lambda _: reason)
+        kept = np.ones(len(frame), np.bool_)
+        kept[list(failed)] = False
+        frame = frame.filter(kept)
+        return frame, self._rows(frame)
 
     def _again_or_fail(self, frame: Frame, position: int, row: Any, error: Exception, failed: dict[int, Reason]) -> Any:
-        attempts = 1
-        if isinstance(error, Retryable) and self._attempts > 1:
-            try:
-                result = self._retrying.copy(stop=tenacity.stop_after_attempt(self._attempts - 1))(self._function, row)
-            except Exception as last:  # noqa: BLE001 - as above
-                error, attempts = last, self._attempts
-            else:
-                return result
+        if not isinstance(error, Retryable):
+            return self._fail(frame, position, error, 1, failed)
+        first = [error]
+
+        def call() -> Any:
+            if first:
+                raise first.pop()
+            return self._function(row)
+
+        retrying = self._retrying.copy()
+        try:
+            return retrying(call)
+        except Exception as last:  # noqa: BLE001 - as above
+            return self._fail(frame, position, last, retrying.statistics["attempt_number"], failed)
+
+    def _fail(self, frame: Frame, position: int, error: Exception, attempts: int, failed: dict[int, Reason]) -> None:
         if isinstance(error, Fatal):
             record, _ = frame.origin.record(int(frame.indexes[position]), frame.columns, position)
             raise ProcessingStopped(
                 f"handler {self.name!r} raised Fatal at {record.topic}[{record.partition}]@{record.offset}: {error}"
             ) from error
         failed[position] = _reason(error, attempts)
+
+    def _emit(self, frame: Frame, events: list[Any], sources: list[int]) -> None:
+        """Hand the events on. A record with one that does not fit is a dead letter, and none of its events goes on."""
+        try:
+            arrays = [self._array(f, events) for f in self.schema]
+        except Exception:  # noqa: BLE001 - events are user objects, and reading them is user code
+            unfit: dict[int, Reason] = {}
+            for source, event in zip(sources, events, strict=True):
+                if source not in unfit and (reason := self._misfit(event)):
+                    unfit[source] = reason
+            self.effects.dead_letters(frame, positions(unfit), self.name, unfit.__getitem__)
+            events = [e for e, source in zip(events, sources, strict=True) if source not in unfit]
+            sources = [source for source in sources if source not in unfit]
+            arrays = [self._array(f, events) for f in self.schema]
+        columns = {n: Column(arrow=a) for n, a in zip(self.schema.names, arrays, strict=True)}
+        self.emit(Frame(columns, frame.origin, frame.indexes[positions(sources)]))
+
+    def _array(self, field: pa.Field, events: list[Any]) -> pa.Array:
+        name, default = field.name, self._defaults.get(field.name)
+        values = [e.get(name, default) if type(e) is dict else _attribute(e, name, default) for e in events]
+        _refuse_fractions(values, field.type)
+        array = pa.array(values, field.type)
+        if array.null_count and not field.nullable:
+            raise ValueError(f"field {name!r} is null")
+        return array
+
+    def _misfit(self, event: Any) -> Reason | None:
+        for field in self.schema:
+            try:
+                self._array(field, [event])
+            except Exception as error:  # noqa: BLE001 - as above
+                message = f"field {field.name!r} does not fit its type, {field.type}"
+                if not _is_event(event):
+                    message = f"a handler returns a dict, a dataclass, a list of them, Skip or None, not {_kind(event)}"
+                return Reason("serialization", type(error).__name__, message)
         return None
 
-    def _emit(self, frame: Frame, events: list[Any], rows: np.ndarray) -> None:
-        arrays, bad = _columns(events, self.schema)
-        if bad:
-            self.effects.dead_letters(frame, rows[positions(bad)], self.name, _reasons_at(rows, bad))
-            kept = np.ones(len(events), np.bool_)
-            kept[list(bad)] = False
-            rows = rows[kept]
-        taken = frame.indexes[rows]
-        columns = {n: Column(arrow=a) for n, a in zip(self.schema.names, arrays, strict=True)}
-        self.emit(Frame(columns, frame.origin, taken))
+
+def _is_event(value: Any) -> bool:
+    return isinstance(value, dict) or (is_dataclass(value) and not isinstance(value, type))
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _attribute(event: Any, name: str, default: Any) -> Any:
+    if isinstance(event, dict):
+        return event.get(name, default)
+    if not _is_event(event):
+        raise TypeError(f"a {_kind(event)} is no event")
+    return getattr(event, name, default)
+
+
+def _refuse_fractions(values: list[Any], kind: pa.DataType) -> None:
+    """Arrow cuts the fraction off a float that goes into an integer or a time, which must not pass unseen."""
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        if not _WHOLE.issuperset(map(type, values)) and any(isinstance(v, _FRACTIONAL) for v in values):
+            raise TypeError("a number with a fraction where a whole number is needed")
+    elif pa.types.is_struct(kind):
+        inner = [v for v in values if isinstance(v, dict)]
+        for field in kind:
+            _refuse_fractions([v.get(field.name) for v in inner], field.type)
+    elif pa.types.is_map(kind):
+        pairs = [v.items() if isinstance(v, dict) else v for v in values if v is not None]
+        _refuse_fractions([value for pair in pairs for _, value in pair], kind.item_type)
+    elif pa.types.is_list(kind):
+        _refuse_fractions([item for v in values if v is not None for item in v], kind.value_type)
 
 
 def _reason(error: Exception, attempts: int) -> Reason:
@@ -118,11 +210,6 @@ def _place(error: Exception) -> str:
         return "raised by the handler"
     code = trace.tb_frame.f_code
     return f"raised in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-
-
-def _reasons_at(rows: np.ndarray, bad: dict[int, str]) -> Callable[[int], Reason]:
-    by_position = {int(rows[event]): why for event, why in bad.items()}
-    return lambda position: Reason("serialization", "TypeError", by_position[position])
 
 
 def _row_maker(name: str, function: Function, schema: pa.Schema) -> Callable[[Frame], Iterable[Any]]:
@@ -150,17 +237,20 @@ def _row_maker(name: str, function: Function, schema: pa.Schema) -> Callable[[Fr
 
 
 def _lists(frame: Frame, columns: list[str]) -> list[list[Any]]:
-    # Polars makes Python values several times faster than Arrow, but knows neither maps nor general unions
+    # Polars makes Python values several times faster than Arrow, but knows neither maps nor long decimals
     out = []
     for name in columns:
         column = frame.columns[name]
-        plain = not pa.types.is_nested(column.arrow.type)
+        kind = column.arrow.type
+        plain = not (pa.types.is_nested(kind) or pa.types.is_decimal256(kind))
         out.append(column.polars.to_list() if plain else column.arrow.to_pylist())
     return out
 
 
 def _annotations(name: str, function: Function) -> tuple[type | None, Any]:
     """The type of the first parameter and of the result, None where not annotated."""
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        raise TopologyError(f"handler {name!r} must be a plain function that returns its events, not async or yielding")
     parameters = list(inspect.signature(function).parameters)
     if len(parameters) != 1:
         raise TopologyError(f"handler {name!r} must take one parameter, the event; it takes {len(parameters)}")
@@ -180,36 +270,3 @@ def returned_dataclass(name: str, function: Function) -> type | None:
             return hint
         pending += typing.get_args(hint)
     return None
-
-
-def _columns(events: list[Any], schema: pa.Schema) -> tuple[list[pa.Array], dict[int, str]]:
-    """Columns of the events that fit the schema, and why the others do not, by index of the event."""
-    bad = {i: why for i, e in enumerate(events) if (why := _misfit(e))}
-    good = [e for i, e in enumerate(events) if i not in bad]
-    try:
-        return _arrays(good, schema), bad
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        pass
-    for i, event in enumerate(events):
-        if i in bad:
-            continue
-        try:
-            _arrays([event], schema)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-            bad[i] = f"the event does not fit the output schema ({type(error).__name__})"
-    return _arrays([e for i, e in enumerate(events) if i not in bad], schema), bad
-
-
-def _misfit(event: Any) -> str | None:
-    if isinstance(event, dict) or is_dataclass(event):
-        return None
-    return f"a handler returns a dict, a dataclass, a list of them, Skip or None, not {type(event).__name__}"
-
-
-def _arrays(events: list[Any], schema: pa.Schema) -> list[pa.Array]:
-    arrays = []
-    for field in schema:
-        name = field.name
-        values = [e.get(name) if type(e) is dict else getattr(e, name, None) for e in events]
-        arrays.append(pa.array(values, field.type))
-    return arrays

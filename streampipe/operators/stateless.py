@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from streampipe.errors import TopologyError
 from streampipe.operators.effects import Effects, Reason, Step
-from streampipe.operators.expressions import Evaluator
+from streampipe.operators.expressions import Evaluator, ExpressionStep
 from streampipe.operators.frame import Column, Frame, Mask
 
 
@@ -28,59 +28,57 @@ def _mask(column: Column, *, null: bool) -> Mask:
     return mask
 
 
-class FilterStep(Step):
+class FilterStep(ExpressionStep):
     """Rows for which the predicate is true go on."""
 
     def __init__(self, name: str, effects: Effects, predicate: pl.Expr, schema: pa.Schema) -> None:
-        super().__init__(name, effects)
-        self._evaluate = _predicates(name, [predicate], schema)
+        super().__init__(name, effects, _predicates(name, [predicate], schema))
         self.schema = schema
 
     def process(self, frame: Frame) -> None:
         """Filter."""
-        self.emit(frame.filter(_mask(self._evaluate(frame)["p0"], null=False)))
+        frame, made = self.evaluated(frame)
+        self.emit(frame.filter(_mask(made["p0"], null=False)))
 
 
-class WithColumnsStep(Step):
+class WithColumnsStep(ExpressionStep):
     """Adds or replaces columns."""
 
     def __init__(self, name: str, effects: Effects, columns: Sequence[pl.Expr], schema: pa.Schema) -> None:
-        super().__init__(name, effects)
-        self._evaluate = Evaluator(name, columns, schema)
+        super().__init__(name, effects, Evaluator(name, columns, schema))
         fields = {f.name: f for f in schema} | {f.name: f for f in self._evaluate.fields}
         self.schema = pa.schema(fields.values())
 
     def process(self, frame: Frame) -> None:
         """Add the columns."""
-        self.emit(frame.with_columns(frame.columns | self._evaluate(frame)))
+        frame, made = self.evaluated(frame)
+        self.emit(frame.with_columns(frame.columns | made))
 
 
-class SelectStep(Step):
+class SelectStep(ExpressionStep):
     """Keeps just the named columns."""
 
     def __init__(self, name: str, effects: Effects, columns: Sequence[pl.Expr], schema: pa.Schema) -> None:
-        super().__init__(name, effects)
-        self._evaluate = Evaluator(name, columns, schema)
+        super().__init__(name, effects, Evaluator(name, columns, schema))
         self.schema = pa.schema(self._evaluate.fields)
 
     def process(self, frame: Frame) -> None:
         """Select."""
-        made = self._evaluate(frame)
+        frame, made = self.evaluated(frame)
         self.emit(frame.with_columns({name: made[name] for name in self._evaluate.names}))
 
 
-class ExpectStep(Step):
+class ExpectStep(ExpressionStep):
     """Rows that break a rule become dead letters naming the first one they break."""
 
     def __init__(self, name: str, effects: Effects, rules: dict[str, pl.Expr], schema: pa.Schema) -> None:
-        super().__init__(name, effects)
-        self._evaluate = _predicates(name, list(rules.values()), schema)
+        super().__init__(name, effects, _predicates(name, list(rules.values()), schema))
         self._rules = list(rules)
         self.schema = schema
 
     def process(self, frame: Frame) -> None:
         """Validate."""
-        made = self._evaluate(frame)
+        frame, made = self.evaluated(frame)
         broken = np.stack([~_mask(made[f"p{i}"], null=True) for i in range(len(self._rules))])
         bad: Mask = np.asarray(broken.any(axis=0))
         if bad.any():
@@ -101,15 +99,19 @@ class BranchStep(Step):
 
     def __init__(self, name: str, effects: Effects, predicates: Sequence[pl.Expr], arm: int, schema: pa.Schema) -> None:
         super().__init__(name, effects)
-        self._evaluate = _predicates(name, predicates[: arm + 1], schema)
+        self._arms = [
+            ExpressionStep(name, effects, _predicates(name, [predicate], schema)) for predicate in predicates[: arm + 1]
+        ]
         self.schema = schema
 
     def process(self, frame: Frame) -> None:
         """Filter by the arm."""
-        made = self._evaluate(frame)
-        *earlier, mine = (_mask(made[f"p{i}"], null=False) for i in range(len(made)))
-        taken = np.any(np.stack([np.zeros_like(mine), *earlier]), axis=0)
-        self.emit(frame.filter(np.logical_and(mine, ~taken)))
+        *earlier, mine = self._arms
+        for arm in earlier:
+            frame, made = arm.evaluated(frame)
+            frame = frame.filter(~_mask(made["p0"], null=False))
+        frame, made = mine.evaluated(frame)
+        self.emit(frame.filter(_mask(made["p0"], null=False)))
 
 
 class MergeStep(Step):

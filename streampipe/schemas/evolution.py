@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -59,6 +60,17 @@ IDENTITY = Step(_same, leaf=True)
 def resolve(writer: Type, reader: Type) -> Step:
     """Compile the resolution of two schemas."""
     return _Resolver.of(reader).step(writer, reader, (), ())
+
+
+def defaults_of(record: Type) -> dict[str, Any]:
+    """Defaults of a record's fields as Python values of their columns; fields without one are left out."""
+    nothing = pa.array([{}], pa.struct([]))
+    made = {}
+    for one in record.fields:
+        if one.has_default:
+            step = resolve(replace(record, fields=[]), replace(record, fields=[one]))
+            made[one.name] = step.run(nothing)[0].as_py()[one.name]
+    return made
 
 
 @dataclass(slots=True)
