@@ -58,7 +58,7 @@ def test_an_unreachable_broker_is_exit_code_6(cli: Cli) -> None:
 
 
 def test_an_unexpected_exception_is_a_line_that_points_to_debug(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_args: object, **_options: object) -> None:
         raise ZeroDivisionError("surprise")
 
     monkeypatch.setattr("streampipe.cli.session.open_broker", broken)
@@ -68,7 +68,7 @@ def test_an_unexpected_exception_is_a_line_that_points_to_debug(cli: Cli, monkey
 
 
 def test_an_interrupt_is_exit_code_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_args: object, **_options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("streampipe.cli.session.open_broker", interrupted)
