@@ -3,6 +3,10 @@
 A column is a name or a Polars expression. Nulls are left out, as in SQL. What nothing gives: 0 for count and sum,
 null for the others. Sums of integers are 64-bit; sums of floats are added in the order of the records, so that how
 records are cut into batches never changes the last digit.
+
+Beyond 64 bits a sum of integers wraps around, as in Java and so in Kafka Streams; cast to Float64 where sums may grow
+so large. Not-a-number is a value: sum, mean, min and max of values with one among them are not-a-number. A quantile
+leaves it out, and the infinities too.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import polars as pl
 
@@ -21,12 +21,15 @@ from streampipe.topology.nodes import Key, Node, Topology
 from streampipe.windows import Tumbling
 
 Columns = str | tuple[str, ...]
+JoinKind = Literal["inner", "left"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 
 
 def _key(columns: Columns | None) -> Key | None:
-    return (columns,) if isinstance(columns, str) else columns
+    if columns is None:
+        return None
+    return (columns,) if isinstance(columns, str) else tuple(columns)
 
 
 def _expression(column: str | pl.Expr) -> pl.Expr:
@@ -186,7 +189,7 @@ class Stream:
         table: Table,
         *,
         on: Columns,
-        how: Literal["inner", "left"] = "inner",
+        how: JoinKind = "inner",
         prefix: str = "",
         columns: tuple[str, ...] | list[str] | None = None,
         name: str | None = None,
@@ -197,6 +200,7 @@ class Stream:
         table is joined on anything but the stream's own key.
         """
         on = (on,) if isinstance(on, str) else tuple(on)
+        _one_of("join how", how, JoinKind)
         if not table.node.everywhere and self.node.key != on:
             raise TopologyError(
                 f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
@@ -242,6 +246,8 @@ class Stream:
                 f"window after {self.node.name!r}: the stream has no known key; call .key_by(column) before it, "
                 f"or declare source(..., key=column) if the records are keyed so already"
             )
+        _one_of("window emit", emit, EmitPolicy)
+        _one_of("window late", late, LatePolicy)
         return Windowed(self, window, emit, late, name)
 
     def merge(self, *others: Stream, name: str | None = None) -> Stream:
@@ -303,6 +309,11 @@ class Windowed:
             changelog=f"{processor.name}-{name}-changelog",
         )
         return Stream(processor, processor._add(node))
+
+
+def _one_of(what: str, given: str, kind: object) -> None:
+    if given not in get_args(kind):
+        raise TopologyError(f"{what}={given!r}: use one of {', '.join(map(repr, get_args(kind)))}")
 
 
 def _checked(name: str, what: str) -> str:

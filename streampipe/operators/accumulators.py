@@ -6,6 +6,7 @@ An accumulator owns one or more NumPy arrays indexed by slot. Updates go row by 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -32,6 +33,11 @@ class Accumulator:
     def __init__(self) -> None:
         self.arrays: list[Array] = [np.zeros(0, dtype) for dtype in self.dtypes]
         self.sketches: list[dict[int, int]] = []
+
+    @property
+    def shape(self) -> str:
+        """What tells its state from that of other aggregates."""
+        return type(self).__name__
 
     def grow(self, size: int) -> None:
         """Make room for `size` slots."""
@@ -129,6 +135,11 @@ class Extreme(Accumulator):
         self.result_type = kind
         super().__init__()
 
+    @property
+    def shape(self) -> str:
+        """A smallest is no largest."""
+        return f"{self._fold.__name__} {self.result_type}"
+
     def update(self, slots: IntArray, column: Column | None) -> None:
         """Fold in."""
         slots, array = _valid(slots, column)
@@ -164,12 +175,13 @@ def bucket_value(bucket: int) -> float:
     """The value that stands for all values of a bucket, within RELATIVE_ERROR of each."""
     if bucket == 0:
         return 0.0
-    value = 2 * _GAMMA ** (abs(bucket) - _OFFSET) / (_GAMMA + 1)
+    # one factor less in the power, which raises when it overflows, as it would for the largest doubles
+    value = min(_GAMMA ** (abs(bucket) - _OFFSET - 1) * (2 * _GAMMA / (_GAMMA + 1)), sys.float_info.max)
     return float(-value if bucket < 0 else value)
 
 
 class Quantile(Accumulator):
-    """DDSketch: counts by bucket. Not-a-number is left out, as null is."""
+    """DDSketch: counts by bucket. Not-a-number and the infinities are left out, as null is."""
 
     objects = True
     result_type = pa.float64()

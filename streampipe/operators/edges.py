@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
 from streampipe.operators.effects import DROPPED, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Origin
-from streampipe.operators.grouping import key_bytes
+from streampipe.operators.grouping import as_physical, key_bytes
 from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder, Encoder, Failure
 from streampipe.topology.nodes import Key
@@ -84,13 +86,18 @@ def _check_event_time(name: str, column: str, schema: pa.Schema) -> None:
         )
 
 
+_PER_MS = {"ms": 1, "us": 1_000, "ns": 1_000_000}
+
+
 def _milliseconds(column: Column) -> IntArray:
     """Times as int64 milliseconds, -1 for null."""
-    array = column.arrow
-    if not pa.types.is_integer(array.type):
-        array = array.cast(pa.timestamp("ms"), safe=False)
-    times: IntArray = array.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-    return times
+    kind = column.arrow.type
+    physical = as_physical(column.arrow).cast(pa.int64()).fill_null(-1)
+    times: IntArray = physical.to_numpy(zero_copy_only=False)
+    if pa.types.is_date32(kind):
+        return times * 86_400_000
+    # floor, since Arrow's own cast would make the microsecond before the epoch a valid 0
+    return times // _PER_MS[kind.unit] if pa.types.is_timestamp(kind) else times
 
 
 class SinkStep(Step):
@@ -106,9 +113,13 @@ class SinkStep(Step):
         """Encode and produce."""
         encoded = self._encoder.encode(frame.arrow(n for n in self._encoder.arrow.names if n in frame.columns))
         report_failures(self.effects, frame, self.name, encoded.failures)
+        values = encoded.values
         if encoded.rows is not None:
-            frame = frame.take(encoded.rows)
-        if not encoded.values:
+            # a record whose events do not all fit gives none of them, as a handler's output is all or nothing
+            whole = ~np.isin(frame.indexes[encoded.rows], frame.indexes[[f.row for f in encoded.failures]])
+            frame = frame.take(encoded.rows[whole])
+            values = list(compress(values, whole.tolist()))
+        if not values:
             return
         keys = frame.keys() if self._new_key is None else key_bytes({c: frame.columns[c] for c in self._new_key})
-        self.effects.produce(self._topic, frame, keys, encoded.values)
+        self.effects.produce(self._topic, frame, keys, values)

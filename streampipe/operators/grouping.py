@@ -6,11 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from streampipe.operators.frame import Column
+from streampipe.errors import TopologyError
+from streampipe.operators.frame import Column, Mask
 from streampipe.records import IntArray
 from streampipe.schemas.keys import encode_keys
+
+_INT64 = np.iinfo(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +31,12 @@ class Groups:
 
 def codes(column: Column) -> tuple[IntArray, int]:
     """A small integer for each row, equal where values are (null is a value of its own), and how many there are."""
-    encoded = column.arrow.dictionary_encode(null_encoding="encode")
+    array = column.arrow
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_decimal(array.type):
+        array = array.cast(pa.string())
+    encoded = array.dictionary_encode(null_encoding="encode")
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
 
 
@@ -58,24 +68,68 @@ def _span(numbers: IntArray) -> tuple[IntArray, int]:
 def key_bytes(columns: Mapping[str, Column]) -> list[bytes | None]:
     """Record key of each row, made of these named columns by the key codec; once for each distinct key."""
     groups = group([*columns.values()])
-    distinct = encode_keys([c.take(groups.first).polars.alias(name) for name, c in columns.items()])
+    distinct = distinct_keys(columns, groups)
     return [distinct[g] for g in groups.of.tolist()]
 
 
-def null_rows(columns: Sequence[Column]) -> np.ndarray:
-    """Which rows have a null in any of these columns."""
+def distinct_keys(columns: Mapping[str, Column], groups: Groups) -> list[bytes | None]:
+    """Record key of each group; times that ISO 8601 cannot say count as null."""
+    return encode_keys([_sayable(c.take(groups.first).arrow).alias(name) for name, c in columns.items()])
+
+
+def _sayable(array: pa.Array) -> pl.Series:
+    beyond = _beyond_calendar(array)
+    if beyond.any():
+        array = pc.if_else(pa.array(beyond), pa.scalar(None, array.type), array)
+    return Column(arrow=array).polars
+
+
+def null_rows(columns: Sequence[Column]) -> Mask:
+    """Which rows have a null in any of these columns, or a time that ISO 8601 cannot say."""
     mask = np.zeros(len(columns[0].arrow), np.bool_)
     for column in columns:
         if column.arrow.null_count:
             mask |= column.arrow.is_null().to_numpy(zero_copy_only=False)
+        mask |= _beyond_calendar(column.arrow)
     return mask
+
+
+_YEAR_1, _YEAR_10000 = -62_135_596_800, 253_402_300_800  # seconds since the epoch
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+
+
+def _beyond_calendar(array: pa.Array) -> Mask:
+    """Dates and timestamps outside the years 1 to 9999: Avro holds them, Polars panics when asked for their text."""
+    kind = array.type
+    if pa.types.is_date32(kind):
+        low, high = _YEAR_1 // 86_400, _YEAR_10000 // 86_400
+    elif pa.types.is_timestamp(kind):
+        low, high = _YEAR_1 * _PER_SECOND[kind.unit], _YEAR_10000 * _PER_SECOND[kind.unit]
+    else:
+        return np.zeros(len(array), np.bool_)
+    times = as_physical(array).cast(pa.int64()).fill_null(0).to_numpy(zero_copy_only=False)
+    # 64 bits of nanoseconds end long before the year 9999
+    return np.asarray((times < max(low, _INT64.min)) | (times > min(high - 1, _INT64.max)))
+
+
+def check_key_columns(node: str, columns: Sequence[str], schema: pa.Schema) -> None:
+    """Raise TopologyError unless these columns are there and can be part of a record key."""
+    for column in columns:
+        if column not in schema.names:
+            raise TopologyError(f"node {node!r}: key column {column!r} is not among {', '.join(schema.names)}")
+        kind = schema.field(column).type
+        binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if pa.types.is_nested(kind) or pa.types.is_decimal256(kind) or (binary and len(columns) > 1):
+            raise TopologyError(
+                f"node {node!r}: key column {column!r} is {kind}, which cannot be part of a key; cast it"
+            )
 
 
 def as_physical(array: pa.Array) -> pa.Array:
     """Temporal values as their integers, so that they can go through JSON and NumPy unharmed."""
     kind = array.type
-    if pa.types.is_timestamp(kind) or pa.types.is_time64(kind) or pa.types.is_date64(kind):
+    if pa.types.is_temporal(kind) and kind.bit_width == 64:
         return array.cast(pa.int64())
-    if pa.types.is_date32(kind) or pa.types.is_time32(kind):
+    if pa.types.is_temporal(kind):
         return array.cast(pa.int32())
     return array

@@ -15,9 +15,8 @@ from streampipe.errors import TopologyError
 from streampipe.operators.edges import failure_reason, report_failures
 from streampipe.operators.effects import OK, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Origin
-from streampipe.operators.grouping import group
+from streampipe.operators.grouping import check_key_columns, distinct_keys, group
 from streampipe.records import IntArray, RecordBatch
-from streampipe.schemas.keys import encode_keys
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore
 from streampipe.topology.nodes import Join, TableSource
@@ -109,7 +108,7 @@ class JoinStep(Step):
         on = [frame.columns[c] for c in self._on]
         groups = group(on, homes)
         named = zip(self._table.key, on, strict=True)  # the key says the table's names, whatever the stream calls them
-        keys = encode_keys([column.take(groups.first).polars.alias(name) for name, column in named])
+        keys = distinct_keys(dict(named), groups)
         found, rows = self._look_up(homes[groups.first], keys)
         row_of = rows[groups.of]
         hit = row_of >= 0
@@ -138,9 +137,7 @@ class JoinStep(Step):
 def _added_columns(node: Join, schema: pa.Schema, table: TableStep) -> dict[str, str]:
     """New column name -> the table's column."""
     names = table.decoder.arrow.names
-    for column in node.on:
-        if column not in schema.names:
-            raise TopologyError(f"node {node.name!r}: column {column!r} is not among {', '.join(schema.names)}")
+    check_key_columns(node.name, node.on, schema)
     wanted = node.columns if node.columns is not None else [n for n in names if n not in table.key]
     for column in wanted:
         if column not in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -25,16 +25,16 @@ class WindowStateCodec:
     """Payload: largest event time, every array of every accumulator, then the sketches as (count, pairs) each."""
 
     def __init__(
-        self, name: str, accumulators: Sequence[Accumulator], key_types: Sequence[pa.DataType], window: str
+        self, name: str, accumulators: Mapping[str, Accumulator], key: Mapping[str, pa.DataType], window: str
     ) -> None:
         self._name = name
-        self._accumulators = accumulators
-        arrays = [a.dtype.newbyteorder(">") for acc in accumulators for a in acc.arrays]
+        self._accumulators = list(accumulators.values())
+        arrays = [a.dtype.newbyteorder(">") for acc in self._accumulators for a in acc.arrays]
         self._row = np.dtype([("t", ">i8"), *((f"a{i}", d) for i, d in enumerate(arrays))])
         shape = [
             window,
-            *map(str, key_types),
-            *(f"{type(a).__name__}{a.objects}" for a in accumulators),
+            *(f"{column} {kind}" for column, kind in key.items()),
+            *(f"{aggregate} {a.shape}" for aggregate, a in accumulators.items()),
             str(self._row),
         ]
         self._sealer = Sealer(name, "|".join(shape))

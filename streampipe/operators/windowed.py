@@ -16,9 +16,9 @@ import pyarrow as pa
 from streampipe.errors import TopologyError
 from streampipe.operators.accumulators import accumulator
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
-from streampipe.operators.expressions import Evaluator
+from streampipe.operators.expressions import Evaluator, ExpressionStep
 from streampipe.operators.frame import Column, Frame, Mask, Origin
-from streampipe.operators.grouping import as_physical, group, key_bytes, null_rows
+from streampipe.operators.grouping import as_physical, check_key_columns, group, key_bytes, null_rows
 from streampipe.operators.slots import Slots
 from streampipe.operators.window_state import STREAM_TIME, WindowStateCodec
 from streampipe.records import IntArray, ProduceBatch
@@ -52,18 +52,17 @@ class WindowedStep(Step):
         assert node.key is not None
         self._node, self._key, self._make_store = node, node.key, make_store
         self._size, self._grace = node.window.size_ms, node.window.grace_ms
-        missing = [c for c in self._key if c not in schema.names]
-        if missing:
-            raise TopologyError(f"node {node.name!r}: key column {missing[0]!r} is not among {', '.join(schema.names)}")
+        check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
         _check_key_types(node.name, self._key, self._key_types)
         inputs = {n: a.column for n, a in node.aggregates.items() if a.column is not None}
-        self._evaluate = Evaluator(node.name, [e.alias(n) for n, e in inputs.items()], schema) if inputs else None
-        types = {f.name: f.type for f in self._evaluate.fields} if self._evaluate else {}
+        evaluate = Evaluator(node.name, [e.alias(n) for n, e in inputs.items()], schema) if inputs else None
+        types = {f.name: f.type for f in evaluate.fields} if evaluate else {}
+        self._inputs = ExpressionStep(node.name, effects, evaluate) if evaluate else None
         self._aggregates = {n: accumulator(node.name, n, a, types.get(n)) for n, a in node.aggregates.items()}
-        every = list(self._aggregates.values())
-        self._slots = Slots(every)
-        self._codec = WindowStateCodec(node.name, every, self._key_types, f"tumbling {self._size}")
+        self._slots = Slots(list(self._aggregates.values()))
+        key = dict(zip(self._key, self._key_types, strict=True))
+        self._codec = WindowStateCodec(node.name, self._aggregates, key, f"tumbling {self._size}")
         self._partitions: dict[int, _Partition] = {}
         self._tombstones: list[tuple[int, bytes]] = []
         self.schema = pa.schema([
@@ -92,9 +91,9 @@ class WindowedStep(Step):
         late = starts + self._size + self._grace <= self._running_stream_time(frame)
         if late.any():
             self._late(frame, late, starts)
-            frame, starts = frame.filter(~late), starts[~late]
+            frame = frame.filter(~late)
         if len(frame):
-            self._add(frame, starts)
+            self._add(frame)
             frame.origin.mark(frame.rows, OK)
         self._close_passed()
 
@@ -133,7 +132,13 @@ class WindowedStep(Step):
 
         self.effects.dead_letters(frame, rows, self.name, reason)
 
-    def _add(self, frame: Frame, starts: IntArray) -> None:
+    def _add(self, frame: Frame) -> None:
+        columns: dict[str, Column] = {}
+        if self._inputs is not None:
+            frame, columns = self._inputs.evaluated(frame)
+        if not len(frame):
+            return
+        starts = frame.timestamps - frame.timestamps % self._size
         keys = [frame.columns[c] for c in self._key]
         groups = group(keys, starts, frame.partitions)
         values = [as_physical(c.take(groups.first).arrow).to_pylist() for c in keys]
@@ -141,7 +146,6 @@ class WindowedStep(Step):
         self._expect_close(frame.partitions[groups.first], starts[groups.first])
         of_row = slots[groups.of]
         self._slots.touch(of_row, frame.timestamps)
-        columns: dict[str, Column] = self._evaluate(frame) if self._evaluate else {}
         for name, aggregate in self._aggregates.items():
             aggregate.update(of_row, columns.get(name))
 

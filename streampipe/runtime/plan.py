@@ -18,6 +18,7 @@ from streampipe.errors import TopologyError, UnknownSubject
 from streampipe.operators.edges import SinkStep, SourceStep
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep, returned_dataclass
+from streampipe.operators.grouping import check_key_columns
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.table import JoinStep, TableStep
 from streampipe.operators.windowed import WindowedStep
@@ -208,19 +209,21 @@ class _Wiring:
         return text
 
     def _event_text(self, node: nodes.Handle) -> str:
-        if (node.topic or node.schema) and (text := self._builder.text(node.topic or node.name, node.schema)):
+        text = self._builder.text(node.topic or node.name, node.schema) if node.topic or node.schema else None
+        returned = returned_dataclass(node.name, node.function)
+        if text and (returned is None or node.schema or self._builder.has_file(node.topic or "")):
             return text
-        if returned := returned_dataclass(node.name, node.function):
-            return avro_schema_for(returned.__name__, _dataclass_schema(node.name, returned))
+        if returned is not None:
+            made = _dataclass_schema(node.name, returned)
+            # as for sinks: an older answer of this inference must not hide a field that was added since
+            return text if text and _same_fields(text, made) else avro_schema_for(returned.__name__, made)
         raise TopologyError(
             f"handler {node.name!r}: nobody knows the schema of its events; give it schema=..., put "
             f"{node.topic or '<topic>'}.avsc into the schemas folder, or annotate the dataclass it returns"
         )
 
     def _check_key(self, node: Node, schema: pa.Schema) -> None:
-        for column in node.key or ():
-            if column not in schema.names:
-                raise TopologyError(f"node {node.name!r}: key column {column!r} is not among {', '.join(schema.names)}")
+        check_key_columns(node.name, node.key or (), schema)
 
 
 def _same_fields(text: str, schema: pa.Schema) -> bool:
@@ -239,13 +242,23 @@ def _check_fits(node: nodes.Sink, schema: pa.Schema, text: str) -> None:
                 f"which is not among the columns: {', '.join(schema.names)}"
             )
         given = schema.field(field.name).type
-        try:
-            pa.array([], given).cast(field.type)
-        except pa.ArrowException:
-            if given != field.type and not pa.types.is_nested(given):
-                raise TopologyError(
-                    f"sink {node.name!r}: column {field.name!r} is {given}, but topic {node.topic!r} has {field.type}"
-                ) from None
+        if not _may_become(given, field.type):
+            raise TopologyError(
+                f"sink {node.name!r}: column {field.name!r} is {given}, but topic {node.topic!r} has {field.type}; "
+                f"cast it, or change the schema"
+            )
+
+
+def _may_become(given: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column may be written as this type, its values meaning the same; single values may still not fit."""
+    if pa.types.is_null(given) or pa.types.is_nested(given) or given == wanted:
+        return True
+    if pa.types.is_integer(given):
+        return bool(pa.types.is_integer(wanted) or pa.types.is_floating(wanted) or pa.types.is_decimal(wanted))
+    if pa.types.is_duration(given):
+        return bool(wanted == pa.int64())
+    kinds = (pa.types.is_floating, pa.types.is_decimal, pa.types.is_temporal, pa.types.is_string, pa.types.is_binary)
+    return any(is_kind(given) and is_kind(wanted) for is_kind in kinds)
 
 
 _ARROW: dict[Any, pa.DataType] = {
