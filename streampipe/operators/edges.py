@@ -111,7 +111,9 @@ class SinkStep(Step):
 
     def process(self, frame: Frame) -> None:
         """Encode and produce."""
-        encoded = self._encoder.encode(frame.arrow(n for n in self._encoder.arrow.names if n in frame.columns))
+        wanted = [n for n in self._encoder.arrow.names if n in frame.columns]
+        # at least one column, since a batch of none has no rows even where every field has a default
+        encoded = self._encoder.encode(frame.arrow(wanted or list(frame.columns)[:1]))
         report_failures(self.effects, frame, self.name, encoded.failures)
         values = encoded.values
         if encoded.rows is not None:

@@ -101,7 +101,7 @@ def _check_row_by_row(node: str, expr: pl.Expr) -> None:
         part = pending.pop()
         try:
             literal = part.meta.is_scalar() and not part.meta.root_names()
-            fine = literal or (part.meta.is_row_separable() and part.meta.is_length_preserving())
+            fine = part.meta.is_row_separable() and (literal or part.meta.is_length_preserving())
         except pl.exceptions.PolarsError:
             _check_function_alone(node, part)
             fine = True

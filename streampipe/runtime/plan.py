@@ -201,12 +201,10 @@ class _Wiring:
     def _sink_text(self, node: nodes.Sink, schema: pa.Schema) -> str:
         before = node.inputs[0]
         text = self._builder.text(node.topic, node.schema)
-        if text is None and isinstance(before, nodes.Handle):
-            return self._event_text(before)
-        if text is None or not (node.schema or self._builder.has_file(node.topic) or _same_fields(text, schema)):
-            # An older answer of this same inference must not hide a column that was added since.
-            return avro_schema_for(node.topic, schema)
-        return text
+        if text and (node.schema or self._builder.has_file(node.topic) or _same_fields(text, schema)):
+            return text
+        # An older answer of this same inference must not hide a column that was added since.
+        return self._event_text(before) if isinstance(before, nodes.Handle) else avro_schema_for(node.topic, schema)
 
     def _event_text(self, node: nodes.Handle) -> str:
         text = self._builder.text(node.topic or node.name, node.schema) if node.topic or node.schema else None
