@@ -147,7 +147,8 @@ class Extreme(Accumulator):
         best, seen = self.arrays
         fresh = seen[slots] == 0
         best[slots[fresh]] = values[fresh]  # any value of the slot will do to start from
-        self._fold.at(best, slots, values)
+        with np.errstate(invalid="ignore"):  # not-a-number among the values is no mistake
+            self._fold.at(best, slots, values)
         np.add.at(seen, slots, 1)
 
     def result(self, slots: IntArray) -> pa.Array:

@@ -1,0 +1,57 @@
+"""Grouping equals a Python dictionary's, whatever the columns hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streampipe.errors import TopologyError
+from streampipe.operators.frame import Column
+from streampipe.operators.grouping import check_key_columns, group, key_bytes, null_rows
+
+BIG = 2**62
+words, wholes = st.none() | st.text(max_size=2), st.none() | st.integers(-(2**63), 2**63 - 1)
+starts = st.sampled_from([0, 1, -1, BIG, -BIG, BIG - 1, -BIG + 1]) | st.integers(-BIG, BIG)
+
+
+@given(st.lists(st.tuples(words, wholes, st.none() | st.booleans(), starts, st.integers(0, 3)), max_size=30), st.data())
+def test_groups_are_those_of_a_dictionary(rows: list[tuple[Any, ...]], data: st.DataObject) -> None:
+    kept = data.draw(st.lists(st.booleans(), min_size=len(rows), max_size=len(rows)))
+    mask = pa.array(kept, pa.bool_())
+    types = [pa.string(), pa.int64(), pa.bool_()]
+    columns = [Column(arrow=pa.array([r[i] for r in rows], t)).filter(mask) for i, t in enumerate(types)]
+    rows = [r for r, keep in zip(rows, kept, strict=True) if keep]
+    numbers = [np.array([r[i] for r in rows], np.int64) for i in (3, 4)]
+    groups = group(columns, *numbers)
+    first: dict[tuple[Any, ...], int] = {}
+    for i, r in enumerate(rows):
+        first.setdefault(r, i)
+    assert sorted(groups.first.tolist()) == sorted(first.values())
+    assert [int(groups.first[g]) for g in groups.of] == [first[r] for r in rows]
+
+
+def test_a_categorical_column_groups_by_its_text() -> None:
+    column = Column(polars=pl.Series(["a", None, "a"], dtype=pl.Categorical))
+    assert group([column]).of.tolist() == group([Column(arrow=pa.array(["a", None, "a"]))]).of.tolist()
+
+
+@pytest.mark.parametrize("kind", [pa.timestamp("ms", "UTC"), pa.timestamp("us"), pa.timestamp("ns"), pa.date32()])
+def test_a_time_that_has_no_text_counts_as_null(kind: pa.DataType) -> None:
+    bits = pa.int32() if kind == pa.date32() else pa.int64()
+    largest = 2 ** (bits.bit_width - 1) - 1
+    column = Column(arrow=pa.array([0, largest, -largest], bits).view(kind))
+    keys = key_bytes({"t": column})
+    assert keys[0] is not None
+    assert [key is None for key in keys] == null_rows([column]).tolist()
+
+
+@pytest.mark.parametrize("kind", [pa.struct([("a", pa.int32())]), pa.list_(pa.int32()), pa.decimal256(50, 2)])
+def test_a_key_that_has_no_text_is_refused(kind: pa.DataType) -> None:
+    with pytest.raises(TopologyError, match="cannot be part of a key"):
+        check_key_columns("n", ["c"], pa.schema([("c", kind)]))

@@ -1,0 +1,10 @@
+from __future__ import annotations
+
+import streampipe
+
+
+def test_these_are_the_names_that_users_import() -> None:
+    assert sorted(streampipe.__all__) == [
+        "Fatal", "Processor", "Retry", "Retryable", "Skip", "Stream", "Table", "Tumbling", "agg",
+    ]  # fmt: skip
+    assert all(hasattr(streampipe, name) for name in streampipe.__all__)
