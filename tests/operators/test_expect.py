@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import polars as pl
 
 from tests.operators.support import column, reasons, rows, run
 
 
 def test_a_broken_rule_makes_a_dead_letter_that_names_the_first_one_broken() -> None:
-    rules = {"small": pl.col("x") < 10, "even": pl.col("x") % 2 == 0}
+    rules: dict[str, Any] = {"small": pl.col("x") < 10, "even": pl.col("x") % 2 == 0}
     result = run(lambda s: s.expect(**rules).to("out"), rows(2, 3, 11, 12))
     assert column(result, "x") == [2]
     assert [told["rule"] for _, _, told in result.dead] == ["even", "small", "small"]

@@ -155,7 +155,8 @@ def test_a_timeout_is_a_class_of_its_own() -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_retryable_is_tried_exactly_so_often_and_waits_longer_each_time(attempts: int) -> None:
-    calls, waits = [], []
+    calls: list[int] = []
+    waits: list[float] = []
 
     def function(event: dict[str, Any]) -> None:
         calls.append(event["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -61,7 +62,7 @@ def test_a_column_of_another_kind_of_type_is_refused_at_start(made: pl.Expr, wan
 
 def test_an_integer_may_be_written_as_a_longer_one_or_a_double_and_a_time_in_another_unit() -> None:
     schema = avro("Out", a="long", b="double", t={"type": "long", "logicalType": "timestamp-millis"})
-    made = {"a": pl.col("x"), "b": pl.col("x"), "t": pl.lit(5_000).cast(pl.Datetime("us"))}
+    made: dict[str, Any] = {"a": pl.col("x"), "b": pl.col("x"), "t": pl.lit(5_000).cast(pl.Datetime("us"))}
     result = run(lambda s: s.select(**made).to("out", schema=schema), rows(1))
     assert column(result, "a") == [1]
     assert column(result, "b") == [1.0]

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 import pytest
 
 from streampipe.records import batch_of
-from tests.operators.driver import Event
+from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import PIPELINES, SCHEMAS
-from tests.operators.support import FOLDER, Driver
+from tests.operators.support import FOLDER
 
 
 @pytest.mark.parametrize("make", PIPELINES, ids=lambda f: f.__name__)
