@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource, ConfigSource
@@ -15,6 +15,7 @@ from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from streampipe.brokers.kafka.errors import UNKNOWN_TOPIC, Translator, kafka_error
+from streampipe.brokers.kafka.reader import close_within_deadline
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S
 from streampipe.brokers.port import At, GroupInfo, Isolation, Member, TopicInfo
 from streampipe.errors import ConfigError, Unavailable, UnknownTopic
@@ -41,9 +42,13 @@ _POLL_S = 0.02
 class KafkaAdmin:
     """Every call waits at most ten seconds for the broker, then raises Unavailable."""
 
-    def __init__(self, make: Callable[[], AdminClient], errors: Translator) -> None:
+    def __init__(
+        self, make: Callable[[], AdminClient], errors: Translator, make_member: Callable[[str], Consumer]
+    ) -> None:
         self._errors = errors
         self._client = errors.open(make)
+        self._make_member = make_member
+        self._members: dict[str, Consumer] = {}
 
     def topics(self) -> dict[str, int]:
         """Partition counts, Kafka's own topics (__…) left out."""
@@ -82,12 +87,34 @@ class KafkaAdmin:
         return found | (self._offsets(late, "latest", isolation) if late else {})
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
-        """Every committed offset of a group."""
-        asked = [ConsumerGroupTopicPartitions(group)]
-        answer = self._one(f"reading offsets of {group}", self._client.list_consumer_group_offsets, asked, _GONE)
-        if isinstance(answer, KafkaError):
+        """Every committed offset of a group in a topic that exists; pending transactions do not count.
+
+        Asked by a consumer that never joins: the admin client's call for it crashes the process when the answer is
+        that the coordinator is elsewhere (librdkafka issue 5040), as while a broker starts or leaves.
+        """
+        places = [KafkaPartition(topic, p) for topic, count in self.topics().items() for p in range(count)]
+        if not places:
             return {}
-        return {TopicPartition(p.topic, p.partition): p.offset for p in answer.topic_partitions if p.offset >= 0}
+        answer = self._until(lambda: self._committed(group, places), f"offsets of {group}: no coordinator yet")
+        return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.error is None and p.offset >= 0}
+
+    def _committed(self, group: str, places: list[KafkaPartition]) -> list[KafkaPartition] | None:
+        """The partitions with their offsets; None while the group has no coordinator."""
+        if group not in self._members:
+            self._members[group] = self._errors.open(lambda: self._make_member(group))
+        try:
+            answer: list[KafkaPartition] = self._members[group].committed(places, timeout=REQUEST_TIMEOUT_S)
+        except KafkaException as exception:
+            error = kafka_error(exception)
+            if error is None:
+                raise
+            if error.code() in _NO_COORDINATOR:
+                return None
+            raise self._errors.of(error, f"reading offsets of {group}") from None
+        for place in answer:
+            if place.error is not None and place.error.code() not in UNKNOWN_TOPIC:  # deleted just now
+                raise self._errors.of(place.error, f"reading offsets of {group}", place.topic)
+        return answer
 
     def set_committed(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Set offsets of a group without members. Raises ConfigError while it has some."""
@@ -123,7 +150,10 @@ class KafkaAdmin:
             raise ConfigError(f"group {group!r} has members; stop them before deleting it")
 
     def close(self) -> None:
-        """Release the client."""
+        """Release the clients."""
+        for member in self._members.values():
+            close_within_deadline(member.close, self._errors.name)
+        self._members = {}
         del self._client
 
     def _offsets(self, partitions: Collection[TopicPartition], at: At, isolation: str) -> dict[TopicPartition, int]:

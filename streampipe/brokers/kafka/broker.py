@@ -67,7 +67,12 @@ class KafkaBroker:
 
     def admin(self) -> KafkaAdmin:
         """An admin client."""
-        return KafkaAdmin(lambda: AdminClient(self._settings.client() | {"error_cb": self._log}), self._errors)
+        conf = {"error_cb": self._log}
+        return KafkaAdmin(
+            lambda: AdminClient(self._settings.client() | conf),
+            self._errors,
+            lambda group: Consumer(self._settings.reader("read_uncommitted") | conf | {"group.id": group}),
+        )
 
     def _log(self, error: object) -> None:
         log.info("%s", self._errors.clean(error))
