@@ -259,7 +259,7 @@ class Worker:
         self._observer.state("draining")
         try:
             self._session.drain()
-        except Fenced as error:
+        except TransactionAborted as error:
             log.warning("work since the last commit is left to the next worker: %s", error)
 
     def _leave(self) -> None:
