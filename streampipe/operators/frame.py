@@ -193,7 +193,3 @@ class Frame:
         """These columns (None: all) as an Arrow batch."""
         wanted = list(self.columns if names is None else names)
         return pa.RecordBatch.from_arrays([self.columns[n].arrow for n in wanted], names=wanted)
-
-    def event(self, position: int) -> dict[str, Any]:
-        """One row as a dict, for messages and tests."""
-        return {name: column.arrow[position].as_py() for name, column in self.columns.items()}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -14,13 +12,12 @@ import numpy as np
 import pyarrow as pa
 import tenacity
 
-from streampipe.errors import ProcessingStopped, TopologyError
+from streampipe.errors import ProcessingStopped
 from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.isolate import FAILURES, failing_rows
+from streampipe.operators.signature import Function, row_maker
 from streampipe.policies import Fatal, Retry, Retryable, Skip
-
-Function = Callable[[Any], Any]
 
 _WHOLE = frozenset({int, type(None), datetime, date, time})
 _FRACTIONAL = (float, np.floating, Decimal)
@@ -46,7 +43,7 @@ class FunctionStep(Step):
         super().__init__(name, effects)
         self.schema, self._defaults = output, defaults
         self._function = function
-        self._rows = _row_maker(name, function, schema)
+        self._rows = row_maker(name, function, schema)
         self._retrying = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(retry.attempts),
             wait=tenacity.wait_exponential(multiplier=retry.backoff_s, max=retry.max_backoff_s),
@@ -210,63 +207,3 @@ def _place(error: Exception) -> str:
         return "raised by the handler"
     code = trace.tb_frame.f_code
     return f"raised in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
-
-
-def _row_maker(name: str, function: Function, schema: pa.Schema) -> Callable[[Frame], Iterable[Any]]:
-    """How a row is handed over: as a dict, or as the dataclass that the function's first annotation names."""
-    wanted = _annotations(name, function)[0]
-    if wanted is not None and is_dataclass(wanted):
-        columns = [f.name for f in fields(wanted)]
-        missing = [c for c in columns if c not in schema.names]
-        if missing:
-            raise TopologyError(
-                f"handler {name!r} takes {wanted.__name__}, whose field {missing[0]!r} is not a column here; "
-                f"columns: {', '.join(schema.names)}"
-            )
-        make = typing.cast("Callable[..., Any]", wanted)
-        return lambda frame: map(make, *_lists(frame, columns))
-    if (
-        wanted is not None
-        and wanted is not Any
-        and typing.get_origin(wanted) not in {dict, None}
-        and wanted is not dict
-    ):
-        raise TopologyError(f"handler {name!r}: its parameter must be a dict or a dataclass, not {wanted}")
-    columns = schema.names
-    return lambda frame: [dict(zip(columns, row, strict=True)) for row in zip(*_lists(frame, columns), strict=True)]
-
-
-def _lists(frame: Frame, columns: list[str]) -> list[list[Any]]:
-    # Polars makes Python values several times faster than Arrow, but knows neither maps nor long decimals
-    out = []
-    for name in columns:
-        column = frame.columns[name]
-        kind = column.arrow.type
-        plain = not (pa.types.is_nested(kind) or pa.types.is_decimal256(kind))
-        out.append(column.polars.to_list() if plain else column.arrow.to_pylist())
-    return out
-
-
-def _annotations(name: str, function: Function) -> tuple[type | None, Any]:
-    """The type of the first parameter and of the result, None where not annotated."""
-    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-        raise TopologyError(f"handler {name!r} must be a plain function that returns its events, not async or yielding")
-    parameters = list(inspect.signature(function).parameters)
-    if len(parameters) != 1:
-        raise TopologyError(f"handler {name!r} must take one parameter, the event; it takes {len(parameters)}")
-    try:
-        hints = typing.get_type_hints(function)
-    except NameError as error:
-        raise TopologyError(f"handler {name!r}: its annotations cannot be resolved: {error}") from None
-    return hints.get(parameters[0]), hints.get("return")
-
-
-def returned_dataclass(name: str, function: Function) -> type | None:
-    """The dataclass that a handler is annotated to return, alone, in a list or beside Skip and None."""
-    pending = [_annotations(name, function)[1]]
-    while pending:
-        hint = pending.pop()
-        if isinstance(hint, type) and is_dataclass(hint) and hint is not Skip:
-            return hint
-        pending += typing.get_args(hint)
-    return None

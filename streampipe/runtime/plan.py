@@ -17,8 +17,9 @@ import pyarrow as pa
 from streampipe.errors import TopologyError, UnknownSubject
 from streampipe.operators.edges import SinkStep, SourceStep
 from streampipe.operators.effects import Effects, Step
-from streampipe.operators.function import FunctionStep, returned_dataclass
+from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.signature import returned_dataclass
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.table import JoinStep, TableStep
 from streampipe.operators.windowed import WindowedStep
@@ -67,18 +68,14 @@ class TaskBuilder:
         """Schema of a topic's values, None when nobody knows one."""
         if (topic, explicit) not in self._texts:
             try:
-                self._texts[topic, explicit] = self._catalog.for_topic(self._outside(topic), explicit)
+                self._texts[topic, explicit] = self._catalog.for_topic(topic, explicit)
             except UnknownSubject:
                 self._texts[topic, explicit] = None
         return self._texts[topic, explicit]
 
     def has_file(self, topic: str) -> bool:
         """Whether the schemas folder says what a topic's values are."""
-        return (self._catalog.folder / f"{self._outside(topic)}.avsc").is_file()
-
-    def _outside(self, topic: str) -> str:
-        """The topic that a renamed sink stands for: a replay writes what the live processor would."""
-        return topic.removesuffix(self.topology.sink_suffix) if self.topology.sink_suffix else topic
+        return (self._catalog.folder / f"{topic}.avsc").is_file()
 
     def decoder(self, topic: str, explicit: str | None) -> AvroDecoder:
         """Decoder to a source's reader schema. Raises UnknownSubject."""
@@ -199,12 +196,12 @@ class _Wiring:
         return SinkStep(node.name, self._effects, node.topic, self._builder.encoder(node.topic, text))
 
     def _sink_text(self, node: nodes.Sink, schema: pa.Schema) -> str:
-        before = node.inputs[0]
-        text = self._builder.text(node.topic, node.schema)
-        if text and (node.schema or self._builder.has_file(node.topic) or _same_fields(text, schema)):
+        before, topic = node.inputs[0], node.stands_for or node.topic  # a replay writes what the live processor would
+        text = self._builder.text(topic, node.schema)
+        if text and (node.schema or self._builder.has_file(topic) or _same_fields(text, schema)):
             return text
         # An older answer of this same inference must not hide a column that was added since.
-        return self._event_text(before) if isinstance(before, nodes.Handle) else avro_schema_for(node.topic, schema)
+        return self._event_text(before) if isinstance(before, nodes.Handle) else avro_schema_for(topic, schema)
 
     def _event_text(self, node: nodes.Handle) -> str:
         text = self._builder.text(node.topic or node.name, node.schema) if node.topic or node.schema else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import polars as pl
@@ -139,6 +139,8 @@ class Sink(Node):
 
     topic: str
     schema: str | None = None
+    stands_for: str | None = None
+    """The live topic whose schema counts, when this is a replay's topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +150,6 @@ class Topology:
     app_id: str
     version: int
     nodes: tuple[Node, ...]
-    sink_suffix: str = field(default="")
 
     @property
     def dead_letter_topic(self) -> str:
@@ -166,10 +167,10 @@ class Topology:
         for node in self.nodes:
             new = replace(node, inputs=tuple(moved[id(n)] for n in node.inputs))
             if isinstance(new, Sink):
-                new = replace(new, topic=new.topic + suffix)
+                new = replace(new, topic=new.topic + suffix, stands_for=new.topic)
             elif isinstance(new, Repartition):
                 new = replace(new, topic=app_id + new.topic.removeprefix(self.app_id))
             elif isinstance(new, WindowedAggregate):
                 new = replace(new, changelog=app_id + new.changelog.removeprefix(self.app_id))
             moved[id(node)] = new
-        return Topology(app_id, self.version, tuple(moved.values()), suffix)
+        return Topology(app_id, self.version, tuple(moved.values()))
