@@ -149,7 +149,11 @@ class KafkaProducer:
         places = [KafkaPartition(tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
         if places:
             send = self._producer.send_offsets_to_transaction
-            self._in_time("sending offsets", lambda wait: send(places, group_metadata, wait))
+            try:
+                self._in_time("sending offsets", lambda wait: send(places, group_metadata, wait))
+            except TransactionAborted as error:
+                self._failed = self._failed or error  # so that abort() replaces the client: see _reopen
+                raise
 
     def commit(self) -> None:
         """Commit. Raises TransactionAborted or Fenced: nothing is visible; Unavailable: the outcome is unknown."""
