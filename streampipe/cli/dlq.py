@@ -16,9 +16,11 @@ from streampipe.policies import FAILURE_CLASSES
 from streampipe.records import TopicPartition
 
 HEADINGS = {
-    "at": "dead letter", "timestamp": "time", "class": "class", "stage": "stage", "origin": "origin", "key": "key",
+    "at": "at", "timestamp": "time", "class": "class", "stage": "stage", "origin": "origin", "key": "key",
     "message": "message",
 }  # fmt: skip
+SPARE = ("timestamp", "stage", "key")
+"""Columns that a narrow terminal does without: `dlq show` has them."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +52,11 @@ def list_letters(
     if as_json:
         session.out.json([{**row, "errors": dict(letter.errors)} for row, letter in zip(rows, letters, strict=True)])
         return
-    session.out.rows(HEADINGS, [{**row, "at": f"{row['topic']}[{row['partition']}]@{row['offset']}"} for row in rows])
+    shown = [
+        {**row, "at": f"[{letter.partition}]@{letter.offset}", "message": _reason(letter)}
+        for row, letter in zip(rows, letters, strict=True)
+    ]
+    session.out.rows(HEADINGS, shown, SPARE)
     session.out.note(f"{len(rows)} dead letter(s) of {topic}")
 
 
@@ -77,6 +83,12 @@ def show(
         return
     for line in _lines(letter, value):
         session.out.line(line)
+
+
+def _reason(letter: DeadLetter) -> str | None:
+    """The message; what a function raised, whose own words stay out of headers, with the name of the exception."""
+    message, exception = letter.errors.get("message"), letter.errors.get("exception")
+    return f"{exception} {message}" if letter.errors.get("class") == "processing" and exception else message
 
 
 def _row(letter: DeadLetter) -> dict[str, object]:

@@ -59,11 +59,12 @@ def _show(out: Output, group: str, lags: list[PartitionLag], *, as_json: bool) -
         for lag in lags
     ]  # fmt: skip
     rows.append({"partition": "total", "records": totals["records"], "time": duration(totals["seconds"]), "note": ""})
-    out.rows(HEADINGS, rows)
+    shown = {key: heading for key, heading in HEADINGS.items() if key != "note" or any(row["note"] for row in rows)}
+    out.rows(shown, rows)
 
 
 def _note(lag: PartitionLag) -> str:
-    if lag.committed is None:
+    if lag.committed is None and lag.records is None:
         return "nothing committed yet"
     if lag.lost:
         return f"{lag.lost:,} records were removed by retention before they were read"

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from streampipe.cli import consume, describe, dlq, lag, produce, replay, run, topic
+from streampipe.cli.logs import LogLines
 from streampipe.cli.output import Output
 from streampipe.cli.session import Session
 from streampipe.errors import StreampipeError
@@ -30,19 +31,6 @@ for module in (run, describe, topic, produce, consume, lag, dlq, replay):
 
 GLOBAL_OPTIONS = {"--broker", "--registry", "--config"}
 GLOBAL_FLAGS = {"--debug", "--quiet"}
-
-
-class LogLines(logging.Handler):
-    """Log records as lines on stderr, through the console that may be showing a status line there."""
-
-    def __init__(self, out: Output) -> None:
-        super().__init__()
-        self._out = out
-        self.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
-        self._out.stderr.print(self.format(record), markup=False)
 
 
 @app.callback()
@@ -70,9 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        app(args=hoisted(given), prog_name="streampipe", standalone_mode=True)
+        code = app(args=hoisted(given), prog_name="streampipe", standalone_mode=False)
+        return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except typer.TyperException as error:  # a wrong command line
+        _show_usage(error)
+        return error.exit_code
     except StreampipeError as error:
         if debug:
             logging.getLogger("streampipe").debug("raised here", exc_info=error)
@@ -85,6 +77,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Output().error(f"{type(error).__name__}: {error}{hint}")
         return 1
     return 0
+
+
+def _show_usage(error: typer.TyperException) -> None:
+    """One line, and where to read on; nothing more where the help itself was the answer to no arguments."""
+    command = getattr(getattr(error, "ctx", None), "command_path", "streampipe")
+    message = error.format_message().strip()
+    if message and "\n" not in message:
+        Output().error(f"{message.rstrip('.')}; see: {command} --help")
 
 
 def hoisted(arguments: Sequence[str]) -> list[str]:

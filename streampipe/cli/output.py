@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -86,12 +87,24 @@ def _for_json(value: Any) -> object:
     raise TypeError(f"{type(value).__name__} is no JSON")
 
 
+class _OverLine(io.TextIOWrapper):
+    """Text that first erases the line which the cursor is in."""
+
+    def write(self, text: str) -> int:
+        return super().write(f"\r\x1b[2K{text}")
+
+
 class Output:
     """Where a command's words go. `quiet` silences notes; data and errors always show."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self.quiet = quiet
         self.stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def share_terminal(self) -> None:
+        """Another process shows a status line on this terminal: write over it, not behind it."""
+        if self.stderr.is_terminal:
+            self.stderr.file = _OverLine(sys.stderr.buffer, sys.stderr.encoding, write_through=True)
 
     def note(self, text: str) -> None:
         """A line about what is going on."""
@@ -114,17 +127,19 @@ class Output:
         """A line of JSON data."""
         self.line(json_bytes(value).decode())
 
-    def rows(self, columns: Mapping[str, str], rows: Iterable[Mapping[str, object]]) -> None:
-        """A table: keys of the rows and their headings. Numbers are aligned to the right."""
+    def rows(self, columns: Mapping[str, str], rows: Iterable[Mapping[str, object]], spare: Sequence[str] = ()) -> None:
+        """A table: keys of the rows and their headings. Numbers are aligned to the right.
+
+        On a terminal too narrow for all of it, columns of `spare` are left out, the first ones first.
+        """
         found = list(rows)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for key, heading in columns.items():
-            numbers = any(isinstance(row.get(key), int | float) for row in found)
-            table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
-        for row in found:
-            table.add_row(*(Text(cell(row.get(key))) for key in columns))
-        width = None if sys.stdout.isatty() else PIPE_WIDTH
-        Console(file=sys.stdout, highlight=False, width=width).print(table)
+        console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        left = dict(columns)
+        for key in spare:
+            if console.measure(_table(left, found)).maximum <= console.width:
+                break
+            left.pop(key)
+        console.print(_table(left, found))
 
     def data(self, columns: Mapping[str, str], rows: Sequence[Mapping[str, object]], *, as_json: bool) -> None:
         """Rows as one JSON array, or as a table."""
@@ -132,3 +147,13 @@ class Output:
             self.json(list(rows))
         else:
             self.rows(columns, rows)
+
+
+def _table(columns: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for key, heading in columns.items():
+        numbers = any(isinstance(row.get(key), int | float) for row in rows)
+        table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(row.get(key))) for key in columns))
+    return table

@@ -63,6 +63,7 @@ def replay(
     work = Work(session, settings, topology, close_windows=close_windows, replay=True)
     broker = session.broker(settings)
     if slot is not None and report is not None and ends is not None:
+        session.out.share_terminal()
         work = dataclasses.replace(work, until=until_from_bytes(Path(ends).read_bytes()))
         raise typer.Exit(run_one(work, broker, slot, Path(report))[0])
     plan = _plan(session, topology, start, until, resume=resume)

@@ -61,6 +61,7 @@ def run(
     )  # fmt: skip
     broker = session.broker(settings)
     if slot is not None and report is not None:
+        session.out.share_terminal()
         raise typer.Exit(run_one(work, broker, slot, Path(report))[0])
     prepare(work, broker)
     if workers == 1:

@@ -71,10 +71,10 @@ def run_one(
     with ExitStack() as stack:
         registry = stack.enter_context(work.session.registry(work.settings))
         builder = TaskBuilder(work.topology, registry, work.settings.schemas, sleep=time.sleep)
-        observer, health, look = _watched(work, broker, slot, stack)
+        told, look = _watched(work, broker, slot, stack)
         worker = Worker(
             builder.build, broker, work.settings, app_id=work.topology.app_id, slot=slot,
-            observer=Several(observer, health), until=work.until or None, until_caught_up=work.until_caught_up,
+            observer=told, until=work.until or None, until_caught_up=work.until_caught_up,
             close_windows=work.close_windows, replay=work.replay,
         )  # fmt: skip
         if report is not None:
@@ -84,16 +84,15 @@ def run_one(
         return run_until_signalled(worker), look()
 
 
-def _watched(
-    work: Work, broker: Broker, slot: int, stack: ExitStack
-) -> tuple[PrometheusObserver, Health, Callable[[], Snapshot]]:
+def _watched(work: Work, broker: Broker, slot: int, stack: ExitStack) -> tuple[Several, Callable[[], Snapshot]]:
     """The observers of a worker, the web server over them, and a look at the totals."""
     settings, app_id = work.settings, work.topology.app_id
     observer = PrometheusObserver(
         app_id, work.sources, targets_s=(settings.latency_target_ms / 1000,), path="replay" if work.replay else "live"
     )
     health = Health()
-    monitor = LagMonitor(broker, app_id, observer.owned)
+    told = Several(observer, health)
+    monitor = LagMonitor(broker, app_id, observer.owned, reachable=told.lag_reachable)
     observer.registry.register(monitor)
     monitor.start()
     stack.callback(monitor.close)
@@ -112,7 +111,7 @@ def _watched(
             snapshot.lag_seconds = max((lag.seconds for lag in lags if lag.seconds is not None), default=None)
         return snapshot
 
-    return observer, health, look
+    return told, look
 
 
 @contextmanager

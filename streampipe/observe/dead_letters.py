@@ -31,12 +31,13 @@ class DeadLetter:
 
 
 def dead_letter_topic(admin: Admin, name: str) -> str:
-    """The dead letter topic of a processor, or the topic of that name itself. Raises UnknownTopic."""
+    """The dead letter topic of a processor, or the topic of that name itself. Raises NotFound."""
     topics = admin.topics()
     for topic in (f"{name}{SUFFIX}", name):
         if topic in topics:
             return topic
-    raise UnknownTopic(name if name.endswith(SUFFIX) else f"{name}{SUFFIX}")
+    missing = name if name.endswith(SUFFIX) else f"{name}{SUFFIX}"
+    raise NotFound(f"topic {missing!r} does not exist; check the name: a processor makes its topic at its first run")
 
 
 def list_dead_letters(
@@ -55,8 +56,18 @@ def list_dead_letters(
         for letter in letters_of(batch):
             if failure_class in (None, letter.errors.get("class")):
                 newest[letter.partition].append(letter)
-    share = -(-limit // count)
-    return [letter for letters in newest.values() for letter in list(letters)[-share:]][:limit]
+    return [letter for letters in _shared(list(newest.values()), limit) for letter in letters]
+
+
+def _shared(newest: list[deque[DeadLetter]], limit: int) -> list[list[DeadLetter]]:
+    """The ends of the queues, `limit` letters in all at most, shared evenly; what one leaves the others get."""
+    ends: list[list[DeadLetter]] = [[] for _ in newest]
+    left = limit
+    for waiting, n in enumerate(sorted(range(len(newest)), key=lambda n: len(newest[n]))):
+        share = -(-left // (len(newest) - waiting))
+        ends[n] = list(newest[n])[-share:] if share else []
+        left -= len(ends[n])
+    return ends
 
 
 def one_dead_letter(broker: Broker, admin: Admin, at: TopicPartition, offset: int) -> DeadLetter:

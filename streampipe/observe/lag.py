@@ -23,7 +23,8 @@ READ_TIMEOUT_S = 5.0
 class PartitionLag:
     """Lag of one partition. None is unknown, which is neither zero nor infinite.
 
-    `committed` None: the group never committed there, so it has no lag, only a policy where to start. `oldest_ms` is
+    `committed` None: the group never committed there, so unless the partition is empty it has no lag, only a policy
+    where to start. `oldest_ms` is
     the timestamp of the first record not yet committed, None when caught up or unknown. `lost` counts the records
     that retention removed before the group came to them. `is_upper_bound`: offsets are missing (compaction, aborted
     transactions), so there are fewer records than `records`.
@@ -87,8 +88,9 @@ class LagReader:
         return [self._one(p, committed.get(p), starts[p], ends[p]) for p in partitions]
 
     def _one(self, at: TopicPartition, committed: int | None, start: int, end: int) -> PartitionLag:
-        if committed is None:
-            return PartitionLag(at.topic, at.partition, None, start, end, None, None)
+        if committed is None:  # behind of nothing where nothing is, else a matter of where it would start
+            lag: tuple[int, float] | tuple[None, None] = (0, 0.0) if start == end else (None, None)
+            return PartitionLag(at.topic, at.partition, None, start, end, *lag)
         position = max(committed, start)
         lost = position - committed
         first = self._first_record(at, position, end) if position < end else _First(None)

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from streampipe.brokers.port import Broker
-from streampipe.errors import NotFound, StreampipeError
+from streampipe.errors import NotFound, StreampipeError, Unavailable
 from streampipe.observe.lag import LagReader, PartitionLag
 from streampipe.records import TopicPartition
 
@@ -24,7 +24,8 @@ class LagMonitor(Collector):
     """Reads the group's lag every `interval_s` on a thread and exports that of the partitions `owned` here.
 
     Lag in seconds grows between two reads, since it is worked out when scraped from the oldest record's timestamp.
-    An unknown lag has no series. The lags of partitions that went to somebody else are exported there.
+    An unknown lag has no series. The lags of partitions that went to somebody else are exported there. `reachable`
+    is told after each read whether the broker answered.
     """
 
     def __init__(
@@ -34,9 +35,10 @@ class LagMonitor(Collector):
         owned: Callable[[], Collection[TopicPartition]],
         interval_s: float = 10.0,
         wall_s: Callable[[], float] = time.time,
+        reachable: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._broker, self._group, self._owned, self._interval_s = broker, group, owned, interval_s
-        self._wall_s = wall_s
+        self._wall_s, self._reachable = wall_s, reachable
         self._lags: list[PartitionLag] = []
         self._last_success: float | None = None
         self._errors = 0
@@ -96,9 +98,12 @@ class LagMonitor(Collector):
                 reader = reader or LagReader(self._broker)
                 self._lags = reader.group(self._group)
                 self._last_success = self._wall_s()
+                self._reachable(True)
             except NotFound:  # nothing was committed yet
                 self._lags = []
+                self._reachable(True)
             except StreampipeError as error:
+                self._reachable(not isinstance(error, Unavailable))
                 self._errors += 1
                 log.debug("lag of %s could not be read: %s", self._group, error)
         if reader is not None:

@@ -241,6 +241,7 @@ class PrometheusObserver:
         self._restored = self._counter("restored_records", "Records read back into state.", "store")
         self._remaining = self._gauge("restore_remaining_records", "Records still to be read back.", "store")
         self._reachable = self._gauge("broker_reachable", "1 while broker and registry answer.").labels(self._pipeline)
+        self._reachable.set(1.0)  # workers tell changes only
         self._state = Enum(
             "streampipe_state", "What the worker is doing.", ("pipeline",), states=get_args(State),
             registry=self.registry,

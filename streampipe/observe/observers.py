@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -16,10 +17,16 @@ Latencies = dict[str, np.ndarray]
 
 
 class Several:
-    """A `runtime.port.Observer` that tells others, in order."""
+    """A `runtime.port.Observer` that tells others, in order.
+
+    They hear that broker and registry can be reached while nobody who asks says otherwise: an idle worker's client
+    waits for a broker in silence, so who reads the lag is asked as well.
+    """
 
     def __init__(self, *observers: Observer) -> None:
         self._observers = observers
+        self._lock = Lock()
+        self._without_answer: set[str] = set()
 
     def state(self, state: State) -> None:
         """Passed on."""
@@ -64,9 +71,21 @@ class Several:
             observer.restoring(store, restored, remaining, seconds)
 
     def broker_reachable(self, reachable: bool) -> None:
-        """Passed on."""
-        for observer in self._observers:
-            observer.broker_reachable(reachable)
+        """What the worker says."""
+        self._heard("worker", reachable)
+
+    def lag_reachable(self, reachable: bool) -> None:
+        """What the reader of the lag says, on a thread of its own."""
+        self._heard("lag", reachable)
+
+    def _heard(self, who: str, reachable: bool) -> None:
+        with self._lock:
+            if reachable:
+                self._without_answer.discard(who)
+            else:
+                self._without_answer.add(who)
+            for observer in self._observers:
+                observer.broker_reachable(not self._without_answer)
 
     def oldest_unprocessed(self, timestamps: dict[TopicPartition, int | None]) -> None:
         """Passed on."""

@@ -125,6 +125,16 @@ def test_dead_letters_are_listed_by_class_and_shown_whole(clicks: Cli) -> None:
     assert clicks("dlq", "show", letter["topic"], str(letter["partition"]), "99").code == 5
 
 
+def test_the_newest_dead_letters_are_as_many_as_asked_for_wherever_they_are(clicks: Cli) -> None:
+    broken = '{"user": "b", "n": 500, "at": "2024-05-01T10:05:00Z"}\n'
+    Path("broken.jsonl").write_text(9 * broken)
+    clicks("produce", "clicks", "broken.jsonl", "--schema", "schemas/clicks.avsc", "--key", "user")
+    clicks("run", "app.py", "--until-caught-up")
+    everything = clicks("dlq", "list", "counter", "--json").json
+    assert len(everything) == 10
+    assert clicks("dlq", "list", "counter", "--max", "8", "--json").json == everything[2:]
+
+
 def test_lag_counts_what_is_not_committed_and_is_known_with_all_workers_dead(clicks: Cli) -> None:
     clicks("run", "app.py", "--until-caught-up")
     lag = clicks("lag", "counter", "--json").json

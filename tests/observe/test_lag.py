@@ -97,6 +97,11 @@ def test_a_partition_without_commit_has_no_lag_rather_than_zero_or_all(broker: C
     assert lags.group("g")[1] == PartitionLag("t", 1, None, 0, 1, None, None)
 
 
+def test_an_empty_partition_without_commit_is_caught_up(broker: Counting, lags: LagReader) -> None:
+    commit(broker, p0=0)
+    assert lags.group("g")[1] == PartitionLag("t", 1, None, 0, 0, 0, 0.0)
+
+
 def test_an_unknown_group_is_not_found(lags: LagReader) -> None:
     with pytest.raises(NotFound, match="'nobody'"):
         lags.group("nobody")
@@ -242,13 +247,16 @@ def test_the_monitor_exports_the_owned_partitions_and_grows_between_reads(broker
 
 def test_a_monitor_that_cannot_read_counts_errors_and_goes_on(broker: Counting) -> None:
     broker.gone = True
-    monitor = LagMonitor(broker, "g", lambda: {P0}, interval_s=0.01)  # type: ignore[arg-type]  # as above
+    heard: list[bool] = []
+    monitor = LagMonitor(broker, "g", lambda: {P0}, interval_s=0.01, reachable=heard.append)  # type: ignore[arg-type]  # as above
     monitor.start()
     try:
         wait_for(lambda: "streampipe_exporter_errors_total 0" not in exposed(monitor))
+        assert set(heard) == {False}
         commit(broker, p0=0)
         broker.gone = False
         wait_for(lambda: 'partition="0"' in exposed(monitor))
+        assert heard[-1]
     finally:
         monitor.close()
 

@@ -53,6 +53,13 @@ def test_known_label_sets_are_there_at_zero_before_the_first_record() -> None:
     assert at_start["streampipe_commits_total", (("result", "fenced"),)] == 0
 
 
+def test_the_broker_is_reachable_until_a_worker_says_otherwise() -> None:
+    one = observer()
+    assert value(one, "broker_reachable") == 1
+    one.broker_reachable(False)
+    assert value(one, "broker_reachable") == 0
+
+
 def test_names_carry_units_and_no_series_is_named_created() -> None:
     names = {name for name, _ in samples(observer())}
     assert all(name.startswith("streampipe_") for name in names)
@@ -216,3 +223,13 @@ def test_every_observer_is_told() -> None:
     told.oldest_unprocessed({TopicPartition("t", 0): 5})
     assert samples(one) == samples(other)
     assert samples(one) != samples(observer())
+
+
+def test_the_broker_is_reachable_while_nobody_who_asks_says_otherwise() -> None:
+    one = observer()
+    told = Several(one)
+    told.lag_reachable(False)
+    told.broker_reachable(True)
+    assert value(one, "broker_reachable") == 0
+    told.lag_reachable(True)
+    assert value(one, "broker_reachable") == 1
