@@ -104,7 +104,8 @@ class Output:
     def share_terminal(self) -> None:
         """Another process shows a status line on this terminal: write over it, not behind it."""
         if self.stderr.is_terminal:
-            self.stderr.file = _OverLine(sys.stderr.buffer, sys.stderr.encoding, write_through=True)
+            raw = io.FileIO(sys.stderr.fileno(), "w", closefd=False)
+            self.stderr.file = _OverLine(io.BufferedWriter(raw), sys.stderr.encoding, write_through=True)
 
     def note(self, text: str) -> None:
         """A line about what is going on."""
