@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from demo.broken import PROCESSORS
 from demo.dataset import ROOT
@@ -41,14 +42,14 @@ def main() -> int:
             _print(results, wrong, json_only=options.json)
             if options.keep:
                 _keep(place, options.broker, notes)
-    except StreampipeError as error:
-        notes.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+    except StreampipeError as error:  # the workers' logs stay
+        notes.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         return error.exit_code
     except KeyboardInterrupt:
+        shutil.rmtree(FOLDER, ignore_errors=True)
         return 130
-    finally:
-        if not options.keep:
-            shutil.rmtree(FOLDER, ignore_errors=True)
+    if not options.keep and not wrong:
+        shutil.rmtree(FOLDER, ignore_errors=True)
     return 1 if wrong else 0
 
 

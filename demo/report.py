@@ -83,7 +83,7 @@ def _processors(results: Results) -> Group:
             _number(lag["records"], ",.0f"),
             _number(lag["seconds"], ".1f", " s"),
         )
-    note = Text("latency: from a record's arrival in its topic to the commit of its fate", style="dim")
+    note = Text("latency: from arrival in the topic, before the workers started, to the commit", style="dim")
     return Group(shown, note)
 
 
