@@ -24,6 +24,7 @@ from streampipe.observe.summary import Snapshot, read_all
 from streampipe.records import TopicPartition
 from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.signals import run_until_signalled
+from streampipe.runtime.slot import claimed_slot, machine
 from streampipe.runtime.supervisor import run_workers
 from streampipe.runtime.topics import external_inputs, prepare_topics
 from streampipe.runtime.worker import Worker
@@ -70,10 +71,11 @@ def run_one(
     """
     with ExitStack() as stack:
         registry = stack.enter_context(work.session.registry(work.settings))
+        slot = stack.enter_context(claimed_slot(broker.name, work.topology.app_id, slot))
         builder = TaskBuilder(work.topology, registry, work.settings.schemas, sleep=time.sleep)
         told, look = _watched(work, broker, slot, stack)
         worker = Worker(
-            builder.build, broker, work.settings, app_id=work.topology.app_id, slot=slot,
+            builder.build, broker, work.settings, app_id=work.topology.app_id, slot=slot, instance=machine(),
             observer=told, until=work.until or None, until_caught_up=work.until_caught_up,
             close_windows=work.close_windows, replay=work.replay,
         )  # fmt: skip
