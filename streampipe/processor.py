@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import polars as pl
 
@@ -153,15 +153,37 @@ class Stream:
             raise TopologyError("expect() needs at least one rule: expect(positive=pl.col('x') > 0)")
         return self._then(nodes.Expect, "expect", name, key=self.node.key, rules=rules)
 
+    @overload
     def handle(
         self,
-        function: Function | None = None,
+        function: Callable[..., Any],
         *,
         to: str | None = None,
         schema: str | None = None,
         name: str | None = None,
         retry: Retry | None = None,
-    ) -> Any:
+    ) -> Stream: ...
+
+    @overload
+    def handle(
+        self,
+        function: None = None,
+        *,
+        to: str | None = None,
+        schema: str | None = None,
+        name: str | None = None,
+        retry: Retry | None = None,
+    ) -> Callable[[Function], Function]: ...
+
+    def handle(
+        self,
+        function: Callable[..., Any] | None = None,
+        *,
+        to: str | None = None,
+        schema: str | None = None,
+        name: str | None = None,
+        retry: Retry | None = None,
+    ) -> Stream | Callable[[Function], Function]:
         """Call a Python function with each record: a dict, or the dataclass that its annotation names.
 
         It returns an event (dict or dataclass), a list of events, `Skip(reason)` or None; it may raise `Retryable`
@@ -170,7 +192,12 @@ class Stream:
         The events' schema is `schema`, else that of the topic `to`, else made of the returned dataclass.
         """
         if function is None:
-            return lambda f: (self.handle(f, to=to, schema=schema, name=name, retry=retry), f)[1]
+
+            def decorate(decorated: Function) -> Function:
+                self.handle(decorated, to=to, schema=schema, name=name, retry=retry)
+                return decorated
+
+            return decorate
         events = self._then(
             nodes.Handle,
             getattr(function, "__name__", "handle").strip("<>").replace("_", "-"),
