@@ -2,7 +2,8 @@
 
 from streampipe import aggregates as agg
 from streampipe.policies import Fatal, Retry, Retryable, Skip
-from streampipe.processor import Processor, Stream, Table
+from streampipe.processor import Processor
+from streampipe.streams import Stream, Table
 from streampipe.windows import Tumbling
 
 __all__ = ["Fatal", "Processor", "Retry", "Retryable", "Skip", "Stream", "Table", "Tumbling", "agg"]

@@ -1,39 +1,18 @@
-"""What a processor module is written with: `Processor`, streams, tables and windows.
+"""What a processor module begins with: `Processor`, its sources and its tables.
 
 Calling these methods only describes; nothing runs and nothing is read until a worker takes the description.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any
 
-import polars as pl
-
-from streampipe.aggregates import Aggregate
 from streampipe.errors import TopologyError
-from streampipe.policies import EmitPolicy, LatePolicy, Retry
+from streampipe.streams import Stream, Table
 from streampipe.topology import nodes
-from streampipe.topology.nodes import Key, Node, Topology
-from streampipe.windows import Tumbling
-
-Columns = str | tuple[str, ...]
-JoinKind = Literal["inner", "left"]
-Function = TypeVar("Function", bound=Callable[..., Any])
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
-
-
-def _key(columns: Columns | None) -> Key | None:
-    if columns is None:
-        return None
-    return (columns,) if isinstance(columns, str) else tuple(columns)
-
-
-def _expression(column: str | pl.Expr) -> pl.Expr:
-    return pl.col(column) if isinstance(column, str) else column
+from streampipe.topology.builder import Builder, Columns, checked_name, key_of
+from streampipe.topology.nodes import Node, Topology
 
 
 class Processor:
@@ -43,10 +22,9 @@ class Processor:
     """
 
     def __init__(self, name: str, *, version: int = 1) -> None:
-        self.name = _checked(name, "processor")
+        self.name = checked_name(name, "processor")
         self.version = version
-        self._nodes: list[Node] = []
-        self._counts: Counter[str] = Counter()
+        self._builder = Builder(name)
 
     def source(
         self,
@@ -64,9 +42,9 @@ class Processor:
         `schema`: path of an .avsc file or schema text; by default <schemas folder>/<topic>.avsc, else the latest
         one that the registry has for <topic>-value.
         """
-        _checked(topic, "topic")
+        checked_name(topic, "topic")
         return self._stream(
-            nodes.Source, name or topic, key=_key(key), topic=topic, event_time=event_time, schema=schema
+            nodes.Source, name or topic, key=key_of(key), topic=topic, event_time=event_time, schema=schema
         )
 
     def table(self, topic: str, *, key: Columns, schema: str | None = None, name: str | None = None) -> Table:
@@ -78,272 +56,18 @@ class Processor:
         return self._table(topic, key, schema, name, everywhere=True)
 
     def _table(self, topic: str, key: Columns, schema: str | None, name: str | None, *, everywhere: bool) -> Table:
-        _checked(topic, "topic")
-        unique = self._unique(name or topic)
-        node = nodes.TableSource(name=unique, key=_key(key), topic=topic, everywhere=everywhere, schema=schema)
-        self._nodes.append(node)
+        checked_name(topic, "topic")
+        unique = self._builder.unique(name or topic)
+        node = nodes.TableSource(name=unique, key=key_of(key), topic=topic, everywhere=everywhere, schema=schema)
+        self._builder.add(node)
         return Table(node)
 
     @property
     def topology(self) -> Topology:
         """The description so far. Raises TopologyError when it does nothing."""
-        if not any(isinstance(n, (nodes.Sink, nodes.Repartition)) for n in self._nodes):
+        if not any(isinstance(n, (nodes.Sink, nodes.Repartition)) for n in self._builder.nodes):
             raise TopologyError(f"processor {self.name!r} writes nothing: end a stream with .to(topic)")
-        return Topology(self.name, self.version, tuple(self._nodes))
-
-    def _unique(self, base: str, *, counted: bool = False) -> str:
-        self._counts[base] += 1
-        n = self._counts[base]
-        name = f"{base}-{n}" if counted or n > 1 else base
-        return name if all(node.name != name for node in self._nodes) else self._unique(base, counted=True)
-
-    def _named(self, name: str | None, kind: str) -> str:
-        if name is None:
-            return self._unique(kind, counted=True)
-        if any(node.name == _checked(name, "node") for node in self._nodes):
-            raise TopologyError(f"processor {self.name!r} has two nodes named {name!r}")
-        return name
-
-    def _add(self, node: Node) -> Node:
-        self._nodes.append(node)
-        return node
+        return Topology(self.name, self.version, tuple(self._builder.nodes))
 
     def _stream(self, make: Callable[..., Node], name: str, **fields: Any) -> Stream:
-        return Stream(self, self._add(make(name=self._unique(name), **fields)))
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """The latest value by key; something to join with."""
-
-    node: nodes.TableSource
-
-
-class Stream:
-    """Records flowing from a node. Every method returns a new stream and leaves this one usable: it may branch."""
-
-    def __init__(self, processor: Processor, node: Node) -> None:
-        self._processor = processor
-        self.node = node
-
-    def filter(self, predicate: pl.Expr, *, name: str | None = None) -> Stream:
-        """Keep records for which the predicate is true; null counts as false."""
-        return self._then(nodes.Filter, "filter", name, key=self.node.key, predicate=predicate)
-
-    def with_columns(self, *columns: pl.Expr, name: str | None = None, **named: pl.Expr) -> Stream:
-        """Add or replace columns. Expressions must be row by row: no aggregate, shift or window of Polars."""
-        every = (*columns, *(e.alias(n) for n, e in named.items()))
-        replaced = {e.meta.output_name() for e in every if not e.meta.has_multiple_outputs()}
-        key = None if self.node.key and replaced & set(self.node.key) else self.node.key
-        return self._then(nodes.WithColumns, "with-columns", name, key=key, columns=every)
-
-    def select(self, *columns: str | pl.Expr, name: str | None = None, **named: str | pl.Expr) -> Stream:
-        """Keep just these columns, in this order."""
-        every = (*map(_expression, columns), *(_expression(e).alias(n) for n, e in named.items()))
-        kept = {e.meta.output_name() for e in every if e.meta.is_column()}
-        key = self.node.key if self.node.key and set(self.node.key) <= kept else None
-        return self._then(nodes.Select, "select", name, key=key, columns=every)
-
-    def expect(self, *, name: str | None = None, **rules: pl.Expr) -> Stream:
-        """Validate: a record for which a rule is false is a dead letter of class `validation` naming the rule.
-
-        Null passes, as in SQL CHECK. Of several broken rules the first one is named.
-        """
-        if not rules:
-            raise TopologyError("expect() needs at least one rule: expect(positive=pl.col('x') > 0)")
-        return self._then(nodes.Expect, "expect", name, key=self.node.key, rules=rules)
-
-    @overload
-    def handle(
-        self,
-        function: Callable[..., Any],
-        *,
-        to: str | None = None,
-        schema: str | None = None,
-        name: str | None = None,
-        retry: Retry | None = None,
-    ) -> Stream: ...
-
-    @overload
-    def handle(
-        self,
-        function: None = None,
-        *,
-        to: str | None = None,
-        schema: str | None = None,
-        name: str | None = None,
-        retry: Retry | None = None,
-    ) -> Callable[[Function], Function]: ...
-
-    def handle(
-        self,
-        function: Callable[..., Any] | None = None,
-        *,
-        to: str | None = None,
-        schema: str | None = None,
-        name: str | None = None,
-        retry: Retry | None = None,
-    ) -> Stream | Callable[[Function], Function]:
-        """Call a Python function with each record: a dict, or the dataclass that its annotation names.
-
-        It returns an event (dict or dataclass), a list of events, `Skip(reason)` or None; it may raise `Retryable`
-        or `Fatal`, and any other exception makes the record a dead letter of class `processing`. Used as
-        `stream.handle(fn, ...)` it returns the stream of events; as a decorator it returns the function.
-        The events' schema is `schema`, else that of the topic `to`, else made of the returned dataclass.
-        """
-        if function is None:
-
-            def decorate(decorated: Function) -> Function:
-                self.handle(decorated, to=to, schema=schema, name=name, retry=retry)
-                return decorated
-
-            return decorate
-        events = self._then(
-            nodes.Handle,
-            getattr(function, "__name__", "handle").strip("<>").replace("_", "-"),
-            name,
-            function=function,
-            topic=to,
-            schema=schema,
-            retry=retry or Retry(),
-        )
-        if to is not None:
-            events.to(to, schema=schema)
-        return events
-
-    def join(
-        self,
-        table: Table,
-        *,
-        on: Columns,
-        how: JoinKind = "inner",
-        prefix: str = "",
-        columns: tuple[str, ...] | list[str] | None = None,
-        name: str | None = None,
-    ) -> Stream:
-        """Look each record up in a table by the columns `on` and add the table's columns, less its key.
-
-        `on` are columns of this stream, in the order of the table's key. Raises TopologyError when a co-partitioned
-        table is joined on anything but the stream's own key.
-        """
-        on = (on,) if isinstance(on, str) else tuple(on)
-        _one_of("join how", how, JoinKind)
-        if not table.node.everywhere and self.node.key != on:
-            raise TopologyError(
-                f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
-                f"{', '.join(self.node.key or ()) or 'nothing known'}; put .key_by({', '.join(map(repr, on))}) "
-                f"before the join, or make it a global_table"
-            )
-        if len(on) != len(table.node.key or ()):
-            raise TopologyError(
-                f"join with table {table.node.topic!r} on {', '.join(on)}: its key has {len(table.node.key or ())} "
-                f"column(s), {', '.join(table.node.key or ())}"
-            )
-        node = nodes.Join(
-            name=self._processor._named(name, "join"),
-            inputs=(self.node, table.node),
-            key=self.node.key,
-            on=on,
-            how=how,
-            prefix=prefix,
-            columns=tuple(columns) if columns is not None else None,
-        )
-        return Stream(self._processor, self._processor._add(node))
-
-    def key_by(self, *columns: str, name: str | None = None) -> Stream:
-        """Make these columns the record key. Goes through a repartition topic unless they are the key already."""
-        if not columns:
-            raise TopologyError("key_by() needs at least one column")
-        if self.node.key == columns:
-            return self
-        unique = self._processor._named(name, "key-by")
-        topic = f"{self._processor.name}-{unique}-repartition"
-        node = nodes.Repartition(name=unique, inputs=(self.node,), key=columns, topic=topic)
-        return Stream(self._processor, self._processor._add(node))
-
-    def window(
-        self, window: Tumbling, *, emit: EmitPolicy = "final", late: LatePolicy = "dead_letter", name: str | None = None
-    ) -> Windowed:
-        """Group by key and window. `final`: one result a window, when it closes; `updates`: at most one a commit.
-
-        Raises TopologyError when the stream has no known key.
-        """
-        if self.node.key is None:
-            raise TopologyError(
-                f"window after {self.node.name!r}: the stream has no known key; call .key_by(column) before it, "
-                f"or declare source(..., key=column) if the records are keyed so already"
-            )
-        _one_of("window emit", emit, EmitPolicy)
-        _one_of("window late", late, LatePolicy)
-        return Windowed(self, window, emit, late, name)
-
-    def merge(self, *others: Stream, name: str | None = None) -> Stream:
-        """Records of this and other streams, which must have the same columns, as they come."""
-        inputs = (self.node, *(o.node for o in others))
-        keys = {n.key for n in inputs}
-        node = nodes.Merge(
-            name=self._processor._named(name, "merge"), inputs=inputs, key=keys.pop() if len(keys) == 1 else None
-        )
-        return Stream(self._processor, self._processor._add(node))
-
-    def branch(self, *predicates: pl.Expr, name: str | None = None) -> tuple[Stream, ...]:
-        """Split: each record goes to the first predicate that is true for it; with none it is filtered."""
-        base = self._processor._named(name, "branch")
-        return tuple(
-            self._then(
-                nodes.Branch, "branch", f"{base}-arm-{arm + 1}", key=self.node.key, predicates=predicates, arm=arm
-            )
-            for arm in range(len(predicates))
-        )
-
-    def to(self, topic: str, *, schema: str | None = None, name: str | None = None) -> None:
-        """Write to a topic, keyed as the stream is. The schema is found as for `source`, else made of the columns."""
-        _checked(topic, "topic")
-        self._then(
-            nodes.Sink, "to", name or self._processor._unique(f"to-{topic}"), key=self.node.key,
-            topic=topic, schema=schema,
-        )  # fmt: skip
-
-    def _then(self, make: Callable[..., Node], kind: str, name: str | None, **fields: Any) -> Stream:
-        node = make(name=self._processor._named(name, kind), inputs=(self.node,), **fields)
-        return Stream(self._processor, self._processor._add(node))
-
-
-@dataclass(frozen=True, slots=True)
-class Windowed:
-    """A stream grouped by key and window, waiting to be told what to compute."""
-
-    stream: Stream
-    window: Tumbling
-    emit: EmitPolicy
-    late: LatePolicy
-    name: str | None
-
-    def agg(self, **aggregates: Aggregate) -> Stream:
-        """Aggregate: columns are the key, `window_start`, `window_end` (UTC) and one for each aggregate."""
-        if not aggregates:
-            raise TopologyError("agg() needs at least one aggregate: agg(n=agg.count())")
-        processor = self.stream._processor
-        name = processor._named(self.name, "window")
-        node = nodes.WindowedAggregate(
-            name=name,
-            inputs=(self.stream.node,),
-            key=self.stream.node.key,
-            window=self.window,
-            emit=self.emit,
-            late=self.late,
-            aggregates=aggregates,
-            changelog=f"{processor.name}-{name}-changelog",
-        )
-        return Stream(processor, processor._add(node))
-
-
-def _one_of(what: str, given: str, kind: object) -> None:
-    if given not in get_args(kind):
-        raise TopologyError(f"{what}={given!r}: use one of {', '.join(map(repr, get_args(kind)))}")
-
-
-def _checked(name: str, what: str) -> str:
-    if not _NAME.fullmatch(name) or name in {".", ".."}:
-        raise TopologyError(f"{what} name {name!r}: use 1 to 200 of letters, digits, '.', '_' and '-'")
-    return name
+        return Stream(self._builder, self._builder.add(make(name=self._builder.unique(name), **fields)))

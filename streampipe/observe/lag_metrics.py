@@ -17,6 +17,8 @@ from streampipe.records import TopicPartition
 
 log = logging.getLogger(__name__)
 
+AGAIN_S = 2.0
+"""Seconds until the next try where there is no answer yet, at most."""
 BY_PARTITION = ("group", "topic", "partition")
 
 
@@ -91,7 +93,7 @@ class LagMonitor(Collector):
 
     def _run(self) -> None:
         reader: LagReader | None = None
-        wait_s = min(2.0, self._interval_s)  # a worker that just started has committed nothing yet
+        wait_s = min(AGAIN_S, self._interval_s)  # a worker that just started has committed nothing yet
         while not self._stop.wait(wait_s):
             wait_s = self._interval_s
             try:
@@ -104,6 +106,10 @@ class LagMonitor(Collector):
                 self._reachable(True)
             except StreampipeError as error:
                 self._reachable(not isinstance(error, Unavailable))
+                wait_s = min(AGAIN_S, self._interval_s)
+                if reader is not None:  # a client that saw its broker go may not find it again
+                    reader.close()
+                    reader = None
                 self._errors += 1
                 log.debug("lag of %s could not be read: %s", self._group, error)
         if reader is not None:

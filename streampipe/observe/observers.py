@@ -51,7 +51,9 @@ class Several:
     def committed(
         self, result: CommitResult, seconds: float, output: TaskOutput | None, latencies_s: Latencies | None
     ) -> None:
-        """Passed on."""
+        """Passed on; a commit is an answer of the broker."""
+        if result == "ok" and "lag" in self._without_answer:
+            self.lag_reachable(True)
         for observer in self._observers:
             observer.committed(result, seconds, output, latencies_s)
 
