@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -19,6 +20,19 @@ NOW = 1_700_000_000_000
 P0, P1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
+class Forlorn:
+    """An admin client that never finds its broker again once that was gone."""
+
+    def __init__(self, admin: Admin, broker: Counting) -> None:
+        self._admin, self._broker, self._lost = admin, broker, False
+
+    def __getattr__(self, name: str) -> object:
+        self._lost = self._lost or self._broker.gone
+        if self._lost and name != "close":
+            raise Unavailable("gone")
+        return getattr(self._admin, name)
+
+
 class Counting:
     """A broker that counts the readers it opens and may be gone."""
 
@@ -29,7 +43,7 @@ class Counting:
     def admin(self) -> Admin:
         if self.gone:
             raise Unavailable("gone")
-        return self._broker.admin()
+        return cast("Admin", Forlorn(self._broker.admin(), self))
 
     def reader(self, offsets: Offsets, isolation: str = "read_committed") -> Reader:
         self.readers += 1
@@ -257,6 +271,10 @@ def test_a_monitor_that_cannot_read_counts_errors_and_goes_on(broker: Counting) 
         broker.gone = False
         wait_for(lambda: 'partition="0"' in exposed(monitor))
         assert heard[-1]
+        broker.gone = True
+        wait_for(lambda: not heard[-1])
+        broker.gone = False
+        wait_for(lambda: heard[-1])
     finally:
         monitor.close()
 

@@ -233,3 +233,6 @@ def test_the_broker_is_reachable_while_nobody_who_asks_says_otherwise() -> None:
     assert value(one, "broker_reachable") == 0
     told.lag_reachable(True)
     assert value(one, "broker_reachable") == 1
+    told.lag_reachable(False)
+    told.committed("ok", 0.5, output(ok=1), {})
+    assert value(one, "broker_reachable") == 1
