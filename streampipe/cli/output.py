@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -135,9 +136,10 @@ class Output:
         """
         found = list(rows)
         console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        unbounded = console.options.update(width=PIPE_WIDTH)
         left = dict(columns)
         for key in spare:
-            if console.measure(_table(left, found)).maximum <= console.width:
+            if Measurement.get(console, unbounded, _table(left, found)).maximum <= console.width:
                 break
             left.pop(key)
         console.print(_table(left, found))

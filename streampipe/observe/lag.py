@@ -58,13 +58,15 @@ class LagReader:
         self._admin = broker.admin()
         self._first: dict[tuple[TopicPartition, int], _First] = {}
 
-    def group(self, group: str) -> list[PartitionLag]:
+    def group(self, group: str, *, ask_members: bool = True) -> list[PartitionLag]:
         """Lags of all partitions of the topics a group reads, by topic and partition.
+
+        Which topics it reads is known from its commits and, with `ask_members`, from its members.
 
         Raises NotFound for a group without commits and members, Unavailable when the broker is.
         """
         committed = dict(self._admin.committed(group))
-        members = self._admin.describe_group(group).members
+        members = self._admin.describe_group(group).members if ask_members else ()
         partitions = set(committed) | {p for member in members for p in member.partitions}
         if not partitions and not members:
             raise NotFound(f"group {group!r} has neither members nor committed offsets")

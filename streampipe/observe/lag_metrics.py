@@ -98,7 +98,7 @@ class LagMonitor(Collector):
             wait_s = self._interval_s
             try:
                 reader = reader or LagReader(self._broker)
-                self._lags = reader.group(self._group)
+                self._lags = reader.group(self._group, ask_members=False)
                 self._last_success = self._wall_s()
                 self._reachable(True)
             except NotFound:  # nothing was committed yet
