@@ -305,7 +305,7 @@ def _announce(stack: Stack, *, as_json: bool) -> None:
     if as_json:
         line = json.dumps({"broker": broker, "registry": registry, "pids": stack.pids})
     else:
-        line = f"STREAMPIPE_BROKER={broker} STREAMPIPE_REGISTRY={registry}\nCtrl-C ends both."
+        line = f"export STREAMPIPE_BROKER={broker}\nexport STREAMPIPE_REGISTRY={registry}\n# Ctrl-C ends both"
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

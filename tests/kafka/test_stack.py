@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from streampipe.testing import stack_artifacts
-from streampipe.testing.stack import Stack, StackUnavailable, free_port, main
+from streampipe.testing.stack import Stack, StackUnavailable, _announce, free_port, main
 
 START_STACK = """
 import sys
@@ -107,6 +107,15 @@ def test_wrong_ports_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["--ports", "1,x"])
     assert "1,x" in capsys.readouterr().err
+
+
+def test_what_is_printed_for_people_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    _announce(Stack(registry=True, ports=(30_001, 30_002)), as_json=False)
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) < 80
+    shell = f'{printed}echo "$STREAMPIPE_BROKER $STREAMPIPE_REGISTRY"'
+    echoed = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True).stdout
+    assert echoed == "kafka:127.0.0.1:30001 http://127.0.0.1:30002/apis/ccompat/v7\n"
 
 
 @pytest.mark.kafka
