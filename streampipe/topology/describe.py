@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from streampipe.topology.graph import sub_graphs
 from streampipe.topology.nodes import (
     Branch,
@@ -20,6 +22,49 @@ from streampipe.topology.nodes import (
     WithColumns,
 )
 
+_TEXT = re.compile(r'"[^"]*"')
+_COLUMN = re.compile(r'\bcol\("(\w+)"\)')
+_INNERMOST = re.compile(r"\[([^\[\]]*)\]")
+_OPERATION = re.compile(r"\((.*)\) (\S+) \((.*)\)")
+_LEFT, _RIGHT, _OPEN, _CLOSE, _TEXT_MARK = "\1", "\2", "\3", "\4", "\5"
+
+
+def readable(expression: object) -> str:
+    """A Polars expression as people write it: `[(col("x")) > (dyn int: 5)]` is `x > 5`."""
+    texts: list[str] = []
+
+    def hidden(match: re.Match[str]) -> str:
+        texts.append(match[0])
+        return _TEXT_MARK
+
+    line = _TEXT.sub(hidden, _COLUMN.sub(r"\1", str(expression)))
+    line = re.sub(r"\bdyn (int|float): ", "", line)
+    while (plainer := _INNERMOST.sub(_unbracketed, line)) != line:
+        line = plainer
+    line = re.sub(f"^{_LEFT}(.*){_RIGHT}$", _outermost, line)
+    line = line.translate({ord(_LEFT): "(", ord(_RIGHT): ")", ord(_OPEN): "[", ord(_CLOSE): "]"})
+    return re.sub(_TEXT_MARK, lambda _: texts.pop(0), line)
+
+
+def _unbracketed(match: re.Match[str]) -> str:
+    """Brackets stand for an operation, the arguments of a call, or a list; what is inside has none any more."""
+    operation = _OPERATION.fullmatch(match[1])
+    inside = " ".join(operation.groups()) if operation else match[1]
+    before, after = match.string[: match.start()], match.string[match.end() :]
+    if re.search(r"\w\($", before) and after.startswith(")"):
+        return inside
+    return f"{_LEFT}{inside}{_RIGHT}" if operation else f"{_OPEN}{inside}{_CLOSE}"
+
+
+def _outermost(match: re.Match[str]) -> str:
+    """The parentheses around the whole are left out, if they are a pair."""
+    depth = 1
+    for character in match[1]:
+        depth += (character == _LEFT) - (character == _RIGHT)
+        if depth == 0:
+            return match[0]
+    return match[1]
+
 
 def detail(node: Node) -> str:
     """What a node does, in a few words."""
@@ -29,13 +74,13 @@ def detail(node: Node) -> str:
         case Source():
             return f"topic {node.topic}" + (f", event time {node.event_time}" if node.event_time else "")
         case Filter():
-            return str(node.predicate)
+            return readable(node.predicate)
         case WithColumns() | Select():
-            return ", ".join(map(str, node.columns))
+            return ", ".join(map(readable, node.columns))
         case Expect():
-            return ", ".join(f"{name}: {rule}" for name, rule in node.rules.items())
+            return ", ".join(f"{name}: {readable(rule)}" for name, rule in node.rules.items())
         case Branch():
-            return str(node.predicates[node.arm])
+            return readable(node.predicates[node.arm])
         case Handle():
             return f"{getattr(node.function, '__qualname__', 'function')}()"
         case Join():

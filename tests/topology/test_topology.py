@@ -8,7 +8,7 @@ import pytest
 from streampipe import Processor, Tumbling, agg
 from streampipe.errors import TopologyError
 from streampipe.runtime.topics import needed_topics
-from streampipe.topology.describe import describe, mermaid
+from streampipe.topology.describe import describe, mermaid, readable
 from streampipe.topology.graph import sub_graphs
 
 
@@ -49,7 +49,7 @@ def test_the_description_is_this() -> None:
         "  tablesource        airlines: global table airlines by carrier  -> join-1",
         "Sub-topology 0 (inputs: flights)",
         "  source             flights: topic flights, event time hour  -> filter-1",
-        '  filter             filter-1: col("delay").is_not_null()  -> join-1, key-by-1, key-by-2',
+        "  filter             filter-1: delay.is_not_null()  -> join-1, key-by-1, key-by-2",
         "  join               join-1: inner join with airlines on carrier  -> to-named",
         "  sink               to-named: topic named",
         "Sub-topology 1 (inputs: delays-key-by-1-repartition, weather)",
@@ -63,6 +63,32 @@ def test_the_description_is_this() -> None:
         "  sink               to-hourly: topic hourly",
         "Dead letters: topic delays-dlq",
     ]
+
+
+X, K = pl.col("x"), pl.col("k")
+READABLE = {
+    "x > 5": X > 5,
+    '(x > 5) & (k == "a")': (X > 5) & (K == "a"),
+    "(x + 1) * (x + 2)": (X + 1) * (X + 2),
+    "(x * 2.5) + 1": X * 2.5 + 1,
+    "x.is_between(-120, 1440)": X.is_between(-120, 1440),
+    "x.is_in([1, 2])": X.is_in([1, 2]),
+    'x.is_in(["a", "b"])': X.is_in(["a", "b"]),
+    "(x + 1).abs()": (X + 1).abs(),
+    '(x / 60).round().alias("h")': (X / 60).round(1).alias("h"),
+    '.when((x > 1) | k).then("dyn int: [3]").otherwise(k)':
+        pl.when((X > 1) | K).then(pl.lit("dyn int: [3]")).otherwise(K),
+    'k.replace(["a"], ["b"])': K.replace({"a": "b"}),
+    'col("two words") + 1': pl.col("two words") + 1,
+    '"[(a) + (b)]"': pl.lit("[(a) + (b)]"),
+    "x": X,
+    "null": pl.lit(None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", READABLE)
+def test_expressions_are_described_as_people_write_them(text: str) -> None:
+    assert readable(READABLE[text]) == text
 
 
 def test_mermaid_has_a_node_for_each_node_and_an_edge_for_each_input() -> None:
