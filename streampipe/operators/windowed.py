@@ -127,8 +127,8 @@ class WindowedStep(Step):
 
         def reason(row: int) -> Reason:
             start = int(starts[row])
-            window = f"[{start}, {start + self._size})"
-            return Reason("late", "LateRecord", f"window {window} ms was closed already", {"window": window})
+            window = f"[{_iso(start)}, {_iso(start + self._size)})"
+            return Reason("late", "LateRecord", f"window {window} was closed already", {"window": window})
 
         self.effects.dead_letters(frame, rows, self.name, reason)
 
@@ -276,6 +276,11 @@ class WindowedStep(Step):
             live = np.flatnonzero(self._slots.live)
             self._slots.free(live[self._slots.partition[live] == partition])
             self._tombstones = [(p, k) for p, k in self._tombstones if p != partition]
+
+
+def _iso(timestamp_ms: int) -> str:
+    """ISO 8601 in UTC; NumPy's, since datetime ends with the year 9999."""
+    return str(np.datetime_as_string(np.datetime64(timestamp_ms, "ms"), timezone="UTC"))
 
 
 def _unusable(rule: str) -> Callable[[int], Reason]:

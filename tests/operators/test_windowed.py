@@ -145,7 +145,9 @@ def test_closing_all_windows_makes_later_records_for_them_late(tmp_path: Path) -
     driver.feed([event("a", 1, 10)]).finish(close_windows=True)
     result = driver.feed([event("a", 5, 20)]).finish(close_windows=True)
     assert [e["total"] for e in result.by_key("out")[b"a"]] == [1]
-    assert [d["window"] for _, _, d in result.dead] == ["[0, 50)"]
+    window = "[1970-01-01T00:00:00.000Z, 1970-01-01T00:00:00.050Z)"
+    assert [d["window"] for _, _, d in result.dead] == [window]
+    assert [d["message"] for _, _, d in result.dead] == [f"window {window} was closed already"]
 
 
 def test_partitions_have_stream_times_of_their_own(tmp_path: Path) -> None:
