@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -41,8 +43,7 @@ class Evaluator:
             planned = frame.select(expressions) if len(frame.columns) else pl.select(*expressions).clear()
             flat = [e for expr in expressions for e in _expanded(expr, frame)]
         except pl.exceptions.PolarsError as error:
-            have = ", ".join(schema.names) or "none"
-            raise TopologyError(f"node {node!r}: {_first_line(error)}; columns here: {have}") from None
+            raise TopologyError(f"node {node!r}: {_explained(error, schema.names)}") from None
         for expr in flat:
             _check_row_by_row(node, expr)
         self.names: list[str] = planned.columns
@@ -148,5 +149,10 @@ def _unevaluable(error: BaseException) -> Reason:
     return Reason("processing", type(error).__name__, "an expression cannot be evaluated for this record")
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _explained(error: Exception, columns: Sequence[str]) -> str:
+    """The first line of Polars' message, with the columns there are and the one that was perhaps meant."""
+    what = str(error).strip().splitlines()[0].partition("; valid columns: ")[0]
+    unknown = re.fullmatch('unable to find column "(.*)"', what)
+    near = difflib.get_close_matches(unknown[1], columns, n=1) if unknown else []
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{what}{meant}; columns here: {', '.join(columns) or 'none'}"

@@ -80,6 +80,18 @@ def test_an_unknown_column_names_the_columns_there_are() -> None:
         Evaluator("n", [pl.col("nope")], SCHEMA)
 
 
+def test_a_misspelt_column_suggests_the_nearest_and_lists_the_columns_once() -> None:
+    schema = pa.schema([("delay", pa.int64()), ("origin", pa.string())])
+    for expression in (pl.col("dealy"), pl.col("dealy") > pl.col("delay")):
+        with pytest.raises(TopologyError) as raised:
+            Evaluator("n", [expression], schema)
+        told = "node 'n': unable to find column \"dealy\" (did you mean 'delay'?); columns here: delay, origin"
+        assert str(raised.value) == told
+    with pytest.raises(TopologyError) as raised:
+        Evaluator("n", [pl.col("zzz")], schema)
+    assert "did you mean" not in str(raised.value)
+
+
 def test_a_type_error_is_found_at_start() -> None:
     with pytest.raises(TopologyError, match="node 'n'"):
         Evaluator("n", [X.str.to_uppercase()], SCHEMA)
