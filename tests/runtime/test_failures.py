@@ -11,6 +11,7 @@ import pytest
 
 from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Broker
+from streampipe.clock import SystemClock
 from streampipe.errors import Fenced, ProcessingStopped, TransactionAborted, Unavailable
 from streampipe.policies import Guarantee
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
@@ -37,6 +38,15 @@ from tests.runtime.faulty import After, Script, faulty
 from tests.runtime.test_worker import worker_of
 
 ROWS = numbered(10, 30) | {b"k-bad": [b"bad"]}
+
+
+class SkippingClock(SystemClock):
+    """Time for intervals and deadlines may skip ahead."""
+
+    skipped_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.skipped_s
 
 
 def run_with(
@@ -178,7 +188,9 @@ def test_a_stop_by_policy_commits_nothing_past_the_record(broker: Broker, names:
 
 
 def test_partitions_that_were_lost_are_never_committed(tmp_path: Path) -> None:
-    broker, names = LocalBroker(tmp_path / "broker.db", max_poll_interval_s=0.3, session_timeout_s=0.3), Names("app")
+    path, names = tmp_path / "broker.db", Names("app")
+    clock = SkippingClock()
+    broker, other = LocalBroker(path, clock=clock), LocalBroker(path)
     names.create(broker)
     fill(broker, names.input, ROWS)
     logs, watcher = [Log(), Log()], Watcher()
@@ -189,12 +201,13 @@ def test_partitions_that_were_lost_are_never_committed(tmp_path: Path) -> None:
             super().process(batch)
             if not slow.is_set():
                 slow.set()
-                await_true(lambda: len(logs[1].processed) == 301)  # somebody else took over meanwhile
+                clock.skipped_s += 1000  # more than the max poll interval
+                await_true(lambda: len(set(logs[1].processed)) == 301, 40)  # somebody else took over meanwhile
 
     with running(worker_of(broker, names, watcher=watcher, task=lambda: Slow(names, logs[0]))):
-        assert slow.wait(10)
-        with running(worker_of(broker, names, logs[1], slot=1)):
-            await_true(lambda: sum(committed(broker, names.app).values()) == 301)
+        assert slow.wait(20)
+        with running(worker_of(other, names, logs[1], slot=1)):
+            await_true(lambda: sum(committed(broker, names.app).values()) == 301, 40)
             await_true(lambda: "lost" in watcher.moves or "rebalance" in watcher.commits)
             fill(broker, names.input, numbered(10, 5, start=30))
             await_true(lambda: sum(committed(broker, names.app).values()) == 351)
