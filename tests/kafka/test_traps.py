@@ -10,9 +10,11 @@ from pathlib import Path
 
 import confluent_kafka
 import pytest
+from confluent_kafka import KafkaError
 
 from streampipe.brokers.kafka import KafkaBroker
 from streampipe.brokers.kafka.reader import close_within_deadline
+from streampipe.brokers.kafka.settings import log
 from streampipe.errors import ConfigError, StreampipeError, TransactionAborted, Unavailable
 from streampipe.records import TopicPartition
 from tests.brokers.helpers import Lab, batch, eventually, numbered, unique, until
@@ -172,6 +174,33 @@ def test_a_close_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> N
     started = time.monotonic()
     close_within_deadline(lambda: time.sleep(2), "kafka:x")
     assert time.monotonic() - started < 1.5
+
+
+def test_a_lost_connection_is_reported_by_librdkafkas_own_lines_alone(caplog: pytest.LogCaptureFixture) -> None:
+    consumer = KafkaBroker(NOBODY).consumer(unique("group"))
+    try:
+        with caplog.at_level(logging.DEBUG, log.name):
+            eventually(lambda: consumer.poll(1, 0.1) or "_TRANSPORT" in caplog.text, "the failure is reported")
+    finally:
+        consumer.close()
+    assert [m for _, level, m in caplog.record_tuples if level > logging.DEBUG and "KafkaError" in m] == []
+    assert any(level > logging.DEBUG and "refused" in m for _, level, m in caplog.record_tuples)
+
+
+def test_other_errors_of_a_connection_are_logged_for_people(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, log.name):
+        KafkaBroker(NOBODY)._log(KafkaError(KafkaError._RESOLVE))
+        KafkaBroker(NOBODY)._log(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert [("_RESOLVE" in m, level) for _, level, m in caplog.record_tuples] == [(True, logging.INFO)]
+
+
+@pytest.mark.parametrize("shown", [logging.INFO, logging.WARNING])
+def test_what_librdkafka_tries_again_by_itself_is_no_warning(shown: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(shown, log.name):
+        for line in ("Failed to acquire transactional PID from broker b:1/1: retrying", "Fenced for good"):
+            log.log(logging.WARNING, "%s [%s] %s", "GETPID" if "PID" in line else "FENCED", "rdkafka#producer-1", line)
+    told = [(level, "PID" in message) for _, level, message in caplog.record_tuples]
+    assert told == [*([(logging.INFO, True)] if shown == logging.INFO else []), (logging.WARNING, False)]
 
 
 @pytest.mark.parametrize(

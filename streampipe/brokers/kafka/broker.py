@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
@@ -14,7 +14,7 @@ from streampipe.brokers.kafka.admin import KafkaAdmin
 from streampipe.brokers.kafka.consumer import KafkaConsumer
 from streampipe.brokers.kafka.errors import Translator
 from streampipe.brokers.kafka.producer import KafkaProducer
-from streampipe.brokers.kafka.reader import KafkaReader, MakeConsumer
+from streampipe.brokers.kafka.reader import KafkaReader, MakeConsumer, log_connection
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S, KafkaSettings, log
 from streampipe.brokers.port import Isolation, Offsets
 
@@ -74,8 +74,8 @@ class KafkaBroker:
             lambda group: Consumer(self._settings.reader("read_uncommitted") | conf | {"group.id": group}),
         )
 
-    def _log(self, error: object) -> None:
-        log.info("%s", self._errors.clean(error))
+    def _log(self, error: KafkaError) -> None:
+        log_connection(error, self._errors)
 
     def _range_protocol(self) -> dict[str, str]:
         """The broker's own range assignor (KIP-848) where it has it: sticky, and it does not stop the world."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ CLOSE_DEADLINE_S = 10.0
 _SIGNAL_S = 1.0  # a waiting consume() does not see Ctrl-C
 _OFFSETS_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _HARMLESS = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._MAX_POLL_EXCEEDED}
+_LOGGED_BY_LIBRDKAFKA = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN}
 
 MakeConsumer: TypeAlias = Callable[[Callable[[KafkaError], None]], Consumer]
 """Opens a librdkafka consumer that reports its errors to the given function."""
@@ -96,8 +98,10 @@ class Polling:
 
     def _on_event(self, event: Message) -> None:
         error, topic = event.error(), event.topic() or ""
-        if error is None or error.code() in _HARMLESS:
-            log.info("%s", error)
+        if error is None:
+            return
+        if error.code() in _HARMLESS:
+            log_connection(error, self._errors)
             return
         where = TopicPartition(topic, -1 if (number := event.partition()) is None else number)
         if error.code() == KafkaError._PARTITION_EOF:
@@ -119,7 +123,7 @@ class Polling:
         elif error.fatal() or error.code() == KafkaError._FATAL:
             self._failed = Fenced(f"consumer on broker {self._errors.name}: {self._errors.clean(error.str())}")
         else:
-            log.info("%s", self._errors.clean(error))
+            log_connection(error, self._errors)
 
 
 class KafkaReader(Polling):
@@ -170,6 +174,12 @@ def check_topics(consumer: Consumer, topics: set[str], errors: Translator) -> No
     for topic in sorted(topics):
         if topic not in known or known[topic].error is not None:
             raise UnknownTopic(topic)
+
+
+def log_connection(error: KafkaError, errors: Translator) -> None:
+    """Log what librdkafka reports and repairs; at debug level what its own log lines say already."""
+    level = logging.DEBUG if error.code() in _LOGGED_BY_LIBRDKAFKA else logging.INFO
+    log.log(level, "%s", errors.clean(error))
 
 
 def close_within_deadline(close: Callable[[], object], name: str) -> None:

@@ -12,7 +12,20 @@ from streampipe.errors import ConfigError
 
 log = logging.getLogger("streampipe.brokers.kafka")
 log.addHandler(logging.NullHandler())  # without any handler Python would print librdkafka's lines on stderr
-log.addFilter(lambda record: "property and will be ignored by this" not in record.getMessage())
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Nothing about settings that a kind of client ignores; and what librdkafka repairs by itself is no warning."""
+    line = record.getMessage()
+    if "property and will be ignored by this" in line:
+        return False
+    if record.levelno == logging.WARNING and ("retrying" in line or line.startswith("GETPID ")):
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return log.isEnabledFor(logging.INFO)
+    return True
+
+
+log.addFilter(_worth_a_line)
 
 REQUEST_TIMEOUT_S = 10.0
 """How long one request to the broker may take before it counts as unreachable."""
