@@ -39,9 +39,10 @@ class _Child:
 def run_workers(n: int, argv_for: Callable[[int], Sequence[str]]) -> int:
     """Run `n` worker processes, slot 0 to n-1, until all ended; returns the worst exit code.
 
-    `argv_for(slot)` gives the arguments after the Python executable. SIGTERM and SIGINT are passed on. A worker
-    that dies of a signal or of an unexpected error is started again with backoff, five times in ten minutes; an
-    exit code that trying again does not change stops all. Workers are asked to stop when this process dies.
+    `argv_for(slot)` gives the arguments after the Python executable. SIGTERM and SIGINT are passed on; workers get
+    them from here alone, since a terminal's Ctrl-C does not reach their process groups. A worker that dies of a
+    signal or of an unexpected error is started again with backoff, five times in ten minutes; an exit code that
+    trying again does not change stops all. Workers are asked to stop when this process dies.
     """
     return _Supervisor(n, argv_for).run()
 
@@ -101,7 +102,10 @@ class _Supervisor:
             return
         environment = {"POLARS_MAX_THREADS": "1", **os.environ}  # the workers share the cores already
         command = [sys.executable, *self._argv_for(child.slot)]
-        child.process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_parent(os.getpid()))
+        # In groups of their own: a terminal signals the whole group, and a second signal abandons work.
+        child.process = subprocess.Popen(
+            command, env=environment, process_group=0, preexec_fn=_die_with_parent(os.getpid())
+        )
 
     def _ended(self, child: _Child, code: int, now: float) -> None:
         child.process = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -223,6 +224,40 @@ def test_signals_reach_the_workers_and_a_stopped_worker_stays_stopped(tmp_path: 
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(30) == 0
     assert len(runs(tmp_path, 0)) == len(runs(tmp_path, 1)) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for children in /proc")
+def test_one_ctrl_c_in_a_terminal_drains_all_workers_and_loses_nothing(tmp_path: Path) -> None:
+    address = f"local:{tmp_path / 'broker.db'}"
+    broker, names = open_broker(address), Names("app")
+    names.create(broker)
+    rows = numbered(10, 100)
+    fill(broker, names.input, rows)
+    progress = [tmp_path / "slot0", tmp_path / "slot1"]
+    options = {"pause_s": 0.2, "settings": {"batch_size": 20, "commit_interval_ms": 60_000}}
+    argv = [
+        ["-m", "tests.runtime.process", address, names.app, str(slot), json.dumps(options | {"progress": str(path)})]
+        for slot, path in enumerate(progress)
+    ]
+    code = f"import sys; from streampipe.runtime.supervisor import *; sys.exit(run_workers(2, {argv}.__getitem__))"
+    parent = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    try:
+        await_true(lambda: all(path.exists() for path in progress))
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+        os.killpg(parent.pid, signal.SIGINT)
+        assert parent.wait(30) == 0
+    finally:
+        parent.kill()
+        parent.wait()
+    assert len(children) == 2
+    assert not any(map(alive, children))
+    done = sum(int(Path(f"{path}.done").read_text()) for path in progress)
+    assert 0 < done < 1000
+    assert sum(committed(broker, names.app).values()) == done
+    with process(address, names, 0, tmp_path / "next", until_caught_up=True) as child:
+        assert child.wait(60) == 0
+    assert done + int((tmp_path / "next.done").read_text()) == 1000
+    assert results(broker, names) == oracle(rows)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs PR_SET_PDEATHSIG")
