@@ -237,8 +237,9 @@ def _environment_layer(variables: Mapping[str, str]) -> Layer:
 def _typed(source: str, name: str, value: object) -> object:
     """The value, if it is of its setting's type."""
     if name not in SCALARS:
-        near = difflib.get_close_matches(name, [*SCALARS, "kafka"], n=1, cutoff=0.0)
-        raise ConfigError(f"{source}: unknown key {name!r}; the nearest known one is {near[0]!r}")
+        near = difflib.get_close_matches(name, [*SCALARS, "kafka"], n=1, cutoff=0.6)
+        known = f"the nearest known one is {near[0]!r}" if near else "docs/operating.md lists the known ones"
+        raise ConfigError(f"{source}: unknown key {name!r}; {known}")
     kind = TYPES[name]
     optional = typing.get_origin(kind) is types.UnionType
     if optional and value == "none":  # TOML has no null

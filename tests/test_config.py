@@ -66,6 +66,7 @@ def test_the_registry_of_a_local_broker_is_the_file_beside_it(broker: str, regis
 
 BAD_FILES = {
     "batch_sise = 3": "streampipe.toml: unknown key 'batch_sise'; the nearest known one is 'batch_size'",
+    "verbose = 3": "streampipe.toml: unknown key 'verbose'; docs/operating.md lists the known ones",
     "batch_size = '3'": "streampipe.toml: batch_size is '3'; it must be a whole number",
     "batch_size = true": "it must be a whole number",
     "batch_size = 0": "batch_size is 0; it must be at least 1",
@@ -101,6 +102,8 @@ def test_a_file_that_was_asked_for_must_be_readable() -> None:
 def test_an_unknown_or_malformed_variable_is_an_error_that_names_it() -> None:
     with pytest.raises(ConfigError, match=r"STREAMPIPE_BATCHSIZE: unknown key 'batchsize'.*'batch_size'"):
         load(environment={"STREAMPIPE_BATCHSIZE": "3"})
+    with pytest.raises(ConfigError, match=r"STREAMPIPE_FOO: unknown key 'foo'; docs/operating\.md lists"):
+        load(environment={"STREAMPIPE_FOO": "3"})
     with pytest.raises(ConfigError, match="STREAMPIPE_BATCH_SIZE: batch_size is 'many'"):
         load(environment={"STREAMPIPE_BATCH_SIZE": "many"})
 
