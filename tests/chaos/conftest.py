@@ -7,8 +7,9 @@ import random
 
 import pytest
 
-from tests.chaos.driver import Scenario, run
+from tests.chaos.driver import run
 from tests.chaos.evidence import Evidence
+from tests.chaos.place import Scenario
 
 
 @pytest.fixture(scope="session")

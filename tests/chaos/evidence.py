@@ -18,12 +18,14 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A kill -9: which slot, and how many input records the group had committed then, of those fed and of all."""
+    """A kill -9: which slot, how many input records the group had committed then, of those fed and of all, and
+    whether a transaction of the slot was seen open right before."""
 
     slot: int
     committed: int
     fed: int
     total: int
+    in_transaction: bool
 
     @property
     def mid_work(self) -> bool:

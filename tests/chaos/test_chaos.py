@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.driver import Scenario, run
+from tests.chaos.driver import run
 from tests.chaos.evidence import Evidence
 from tests.chaos.oracle import Oracle, vacuity
+from tests.chaos.place import Scenario
 
 pytestmark = pytest.mark.slow
 RECORDS = int(os.environ.get("STREAMPIPE_TEST_CHAOS_RECORDS") or 50_000)

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 
 from streampipe.records import Record
-from tests.chaos.driver import Feeder, Scenario, await_true, gather, open_place
-from tests.chaos.evidence import Evidence, Kill, partitions_of
+from tests.chaos.driver import gather
+from tests.chaos.evidence import Evidence, partitions_of
+from tests.chaos.feeder import Feeder
 from tests.chaos.oracle import ERRORS, Oracle, Values, vacuity
+from tests.chaos.place import Scenario, open_place
 from tests.chaos.processor import EVENT, Topics
 from tests.chaos.traffic import Traffic
-from tests.chaos.workers import Workers
+from tests.chaos.workers import Workers, await_true
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -155,8 +157,16 @@ def test_an_input_that_was_not_consumed_shows_everywhere(embedded: Evidence) -> 
 def test_a_run_without_effect_proves_nothing(embedded: Evidence) -> None:
     assert vacuity(embedded) == []
     assert vacuity(replace(embedded, kills=[]))
-    assert vacuity(replace(embedded, kills=[Kill(0, 5_000, 5_000, 5_000)] * 4))
-    assert vacuity(replace(embedded, aborted=0))
+    after_the_work = [replace(kill, committed=kill.total) for kill in embedded.kills]
+    assert one_reason(replace(embedded, kills=after_the_work)).startswith("only 0 of")
+    between_transactions = [replace(kill, in_transaction=False) for kill in embedded.kills]
+    assert one_reason(replace(embedded, kills=between_transactions)).endswith("seen open")
+    assert one_reason(replace(embedded, aborted=0)).startswith("no record")
+
+
+def one_reason(evidence: Evidence) -> str:
+    [reason] = vacuity(evidence)
+    return reason
 
 
 @pytest.mark.parametrize("guarantee", ["at-least-once", "exactly-once"])

@@ -6,7 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,3 +82,11 @@ class Workers:
         command = [sys.executable, "-m", "tests.chaos.worker", str(os.getpid()), "run", MODULE, *arguments]
         with (self._folder / f"{self._starts:04}-{label}.log").open("wb") as log:
             return subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+
+
+def await_true(condition: Callable[[], bool], what: str, workers: Workers, within_s: float = 60.0) -> None:
+    """Wait for a condition; fails with the workers' last words."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {within_s:.0f} s\n{workers.logs()}"
+        time.sleep(0.05)

@@ -1,0 +1,68 @@
+"""Feeds the input, no faster and no further than it is told to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+from streampipe.brokers.port import Broker
+from streampipe.records import ProduceBatch
+from tests.chaos.traffic import Fed
+
+CHUNK = 20
+
+
+class Feeder(threading.Thread):
+    """Produces records at a rate, but never beyond what `allow` has allowed, so that work is left for every kill."""
+
+    def __init__(self, broker: Broker, topic: str, records: Iterator[Fed], per_second: float) -> None:
+        super().__init__(name="feeder", daemon=True)
+        self._broker, self._topic, self._records = broker, topic, records
+        self._pause_s = CHUNK / per_second
+        self._allowed = 0
+        self._hurry = self._stop_now = False
+        self._failed: Exception | None = None
+        self.fed = 0
+
+    def allow(self, records: int) -> None:
+        """So many in all may be fed now."""
+        self._allowed = records
+
+    def run(self) -> None:
+        """Until all is fed."""
+        try:
+            producer = self._broker.producer()
+            try:
+                while not self._stop_now and (chunk := list(islice(self._records, self._size()))):
+                    columns = [list(column) for column in zip(*chunk, strict=True)]
+                    keys, values, timestamps, headers = columns
+                    producer.produce(ProduceBatch(self._topic, keys, values, timestamps, None, headers))
+                    self.fed += len(chunk)
+                    while not self._hurry and (self.fed >= self._allowed or not self._slept()):
+                        time.sleep(0.02)
+                producer.flush()
+            finally:
+                producer.close()
+        except Exception as error:  # noqa: BLE001 - told to the thread that asks
+            self._failed = error
+
+    def _size(self) -> int:
+        return 1_000 if self._hurry else CHUNK
+
+    def _slept(self) -> bool:
+        time.sleep(self._pause_s)
+        return True
+
+    def finish(self) -> None:
+        """Feed the rest at once, and wait for that."""
+        self._hurry = True
+        self.join(120)
+        if self._failed is not None:
+            raise self._failed
+
+    def stop(self) -> None:
+        """Feed nothing more."""
+        self._hurry = self._stop_now = True
+        self.join(10)

@@ -1,0 +1,74 @@
+"""Where a run happens: the scenario's numbers, a new processor's topics, and the clients that look at them."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from streampipe.brokers.opening import open_broker
+from streampipe.brokers.port import Admin, Broker
+from streampipe.runtime.plan import TaskBuilder
+from streampipe.runtime.topics import prepare_topics
+from streampipe.schemas.port import Registry
+from streampipe.schemas.registry import open_registry
+from tests.chaos.processor import Topics, build
+
+SETTINGS = {
+    "STREAMPIPE_COMMIT_INTERVAL_MS": "150",
+    "STREAMPIPE_KAFKA_SESSION_TIMEOUT_MS": "3000",
+    "STREAMPIPE_KAFKA_HEARTBEAT_INTERVAL_MS": "500",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How much, how often, and where. `pace_s`: seconds that records are fed for each kill, about."""
+
+    broker: str
+    folder: Path
+    records: int
+    kills: int
+    seed: int
+    partitions: int = 4
+    slots: int = 2
+    pace_s: float = 2.5
+    finish_within_s: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The clients and topics of one run. Everything here is of one thread but the broker itself."""
+
+    broker: Broker
+    admin: Admin
+    registry: Registry
+    topics: Topics
+    environment: dict[str, str]
+
+    def committed(self) -> int:
+        """Input records that the group has committed."""
+        return sum(at for tp, at in self.admin.committed(self.topics.name).items() if tp.topic == self.topics.input)
+
+
+def open_place(scenario: Scenario, stack: ExitStack) -> Place:
+    """Topics and schemas of a new processor."""
+    topics = Topics(f"chaos-{uuid4().hex[:8]}")
+    address = f"local:{scenario.folder / 'registry.db'}"
+    broker = open_broker(scenario.broker)
+    admin = stack.enter_context(closing(broker.admin()))
+    registry = stack.enter_context(closing(open_registry(address)))
+    admin.create_topic(topics.input, scenario.partitions)
+    topology = build(topics.name).topology
+    TaskBuilder(topology, registry, str(scenario.folder / "schemas"), sleep=time.sleep).build()
+    prepare_topics(topology, admin, create=True)
+    environment = {
+        "CHAOS_PROCESSOR": topics.name,
+        "STREAMPIPE_BROKER": scenario.broker,
+        "STREAMPIPE_REGISTRY": address,
+        "STREAMPIPE_SCHEMAS": str(scenario.folder / "schemas"),
+        **SETTINGS,
+    }
+    return Place(broker, admin, registry, topics, environment)
