@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from streampipe.brokers.kafka.errors import Translator
+from streampipe.brokers.kafka.errors import Translator, kafka_error
 from streampipe.brokers.kafka.reader import MakeConsumer, Polling, check_topics, place
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S
 from streampipe.brokers.port import RebalanceListener
-from streampipe.errors import Fenced, StreampipeError
+from streampipe.errors import Fenced, StreampipeError, Unavailable
 from streampipe.records import RecordBatch, TopicPartition
+
+_PASSING = {
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError._WAIT_COORD,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+}
+"""Answers while a group's coordinator moves or a transaction is pending: ask again."""
+_AGAIN_S = 0.1
+_ASSIGN_S = 3.0
+"""How long an assignment, which holds up the poll, waits for pending transactions."""
 
 
 class KafkaConsumer(Polling):
@@ -54,7 +67,7 @@ class KafkaConsumer(Polling):
         """Records of owned partitions; a rebalance on the way ends the call early."""
         self._gone.clear()
         found = super().poll(max_records, timeout_s)
-        self._token = self._consumer.consumer_group_metadata() if self._owned else None
+        self._token = None
         return found
 
     def assignment(self) -> set[TopicPartition]:
@@ -84,13 +97,31 @@ class KafkaConsumer(Polling):
             self._errors.call("seeking", lambda: self._consumer.seek(place(partition, offset)))
 
     def committed(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The group's committed offsets; waits up to ten seconds for pending transactions."""
+        """The group's committed offsets; waits up to ten seconds for pending transactions and a moving coordinator."""
+        return self._committed_within(REQUEST_TIMEOUT_S, partitions)
+
+    def _committed_within(self, seconds: float, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         asked = [place(p) for p in partitions]
-        answer = self._errors.call(
-            "reading committed offsets", lambda: self._consumer.committed(asked, timeout=REQUEST_TIMEOUT_S)
-        )
-        self._check(answer, "reading committed offsets")
+        deadline = time.monotonic() + seconds
+        while (answer := self._committed(asked, deadline)) is None:
+            time.sleep(_AGAIN_S)
         return {TopicPartition(p.topic, p.partition): p.offset for p in answer if p.offset >= 0}
+
+    def _committed(self, asked: list[KafkaPartition], deadline: float) -> list[KafkaPartition] | None:
+        """The partitions with their offsets; None when it is worth asking again."""
+        doing = "reading committed offsets"
+        try:
+            answer = self._consumer.committed(asked, timeout=max(_AGAIN_S, deadline - time.monotonic()))
+            failed: list[tuple[KafkaError | None, str | None]]
+            failed = [(p.error, p.topic) for p in answer if p.error is not None]
+        except KafkaException as exception:
+            answer, failed = [], [(kafka_error(exception), None)]
+        for error, topic in failed:
+            if error is None or (error.code() in _PASSING and time.monotonic() >= deadline):
+                raise self._errors.unreachable(f"{doing}: {error}")
+            if error.code() not in _PASSING:
+                raise self._errors.of(error, doing, topic)
+        return None if failed else answer
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit outside a transaction. Raises Fenced for a partition that is not owned, Unavailable."""
@@ -104,6 +135,9 @@ class KafkaConsumer(Polling):
 
     def group_metadata(self) -> object:
         """Membership as of the last poll; None while this member owns nothing, which `send_offsets` refuses."""
+        if self._token is None and self._owned:
+            # only when asked for: librdkafka's answer takes milliseconds, and no poll has come in between
+            self._token = self._consumer.consumer_group_metadata()
         return self._token
 
     def _own(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
@@ -121,9 +155,11 @@ class KafkaConsumer(Polling):
     def _start(self, partition: TopicPartition) -> int:
         return self._start_offsets([partition])[partition]
 
-    def _start_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
-        """Committed offsets, else where the reset says."""
-        known = self.committed(partitions)
+    def _start_offsets(
+        self, partitions: Sequence[TopicPartition], seconds: float = REQUEST_TIMEOUT_S
+    ) -> dict[TopicPartition, int]:
+        """Committed offsets, else where the reset says; waits so long for pending transactions."""
+        known = self._committed_within(seconds, partitions)
         missing = [place(p, self._reset) for p in partitions if p not in known]
         if missing:
             answer = self._errors.call(
@@ -140,17 +176,29 @@ class KafkaConsumer(Polling):
         self._forget(added)
         self._tell("on_assigned", added)
         starts, self._assigning = self._assigning, None
+        starts |= self._numbers([p for p, offset in starts.items() if offset == OFFSET_INVALID])
         try:
-            if self._reset == OFFSET_END:  # "the end" must be a number before the first record that comes later
-                unset = [p for p, offset in starts.items() if offset == OFFSET_INVALID]
-                starts |= self._start_offsets(unset) if unset else {}
             assign = consumer.assign if self._eager else consumer.incremental_assign
             assign([place(p, offset) for p, offset in starts.items()])
             paused = [place(p) for p in added if p in self._paused]
             if paused:
                 consumer.pause(paused)
-        except (KafkaException, StreampipeError) as exception:
+        except KafkaException as exception:
             self._raised = self._raised or exception
+
+    def _numbers(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where to start, as numbers; none while a transaction is pending or nobody answers.
+
+        librdkafka, left to look up committed offsets itself, waits well for pending transactions, but never reads a
+        partition again if its first answer is that the coordinator moved (its issue 5586): our question comes first.
+        And "the end" must be a number before later records come, which else the poll tells.
+        """
+        try:
+            return self._start_offsets(partitions, _ASSIGN_S) if partitions else {}
+        except StreampipeError as exception:
+            if self._reset == OFFSET_END or not isinstance(exception, Unavailable):
+                self._raised = self._raised or exception
+            return {}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         gone = _ours(partitions)

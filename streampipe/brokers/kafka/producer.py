@@ -39,7 +39,7 @@ class KafkaProducer:
         self._errors, self._transactional, self._timeout_s = errors, transactional, timeout_s
         self._failed: StreampipeError | None = None
         self._too_large = 0
-        self._open = self._closed = False
+        self._open = self._closed = self._worn = False
         self._partitioners: dict[str, Partitioner] = {}
         self._counted_at = 0.0
         self._make = make
@@ -163,18 +163,18 @@ class KafkaProducer:
         self._open = False
 
     def abort(self) -> None:
-        """Abort the open transaction, if any; a fenced producer's is already aborted."""
-        if not self._open:
-            return
-        fenced, failed = False, self._failed is not None
-        try:
-            self._in_time("aborting a transaction", self._producer.abort_transaction)
-        except Fenced as error:
-            fenced = True
-            log.info("%s", error)
-        self._open, self._failed = False, None
-        if failed and not fenced:
+        """Abort the open transaction, if any; a fenced producer's is already aborted. Unavailable: call again."""
+        if self._open:
+            self._worn = self._failed is not None
+            try:
+                self._in_time("aborting a transaction", self._producer.abort_transaction)
+            except Fenced as error:
+                self._worn = False
+                log.info("%s", error)
+            self._open, self._failed = False, None
+        if self._worn:
             self._reopen()
+            self._worn = False
 
     def _reopen(self) -> None:
         """Replace the client after a record failed: librdkafka's next transaction would fail as well.
