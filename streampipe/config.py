@@ -60,7 +60,7 @@ class Settings:
     guarantee: Guarantee = "exactly-once"
     batch_size: int = 10_000
     """Records handled at a time, at most."""
-    commit_interval_ms: int = 500
+    commit_interval_ms: int = 1_000
     max_poll_wait_ms: int = 100
     transaction_timeout_ms: int = 15_000
     create_topics: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -83,6 +84,7 @@ def run_one(
             stack.enter_context(_reporting(report / f"{slot}-{os.getpid()}.json", look))
         else:
             stack.enter_context(StatusLine(work.session.out, look, work.sources, total))
+        gc.freeze()  # what is loaded by now stays: a full collection need not walk it again and again
         return run_until_signalled(worker), look()
 
 

@@ -54,7 +54,6 @@ class Session:
         self._mine = Partitions(self.consumer, self.task.subtopologies, job.until)
         self._rewind = False
         self._lost = False
-        self._metadata: object = None
         self._state: State | None = None
         self._limit = self._settings.batch_size
         self._suspects = 0
@@ -107,7 +106,6 @@ class Session:
         try:
             if not self._lost:
                 # Still the owner until this returns, perhaps in a newer generation than that of the last poll.
-                self._metadata = self.consumer.group_metadata()
                 self.commit()
         finally:
             self._let_go(set(partitions))
@@ -202,11 +200,10 @@ class Session:
     def _poll(self, *, wait: bool = True) -> None:
         started = self._clock.monotonic_s()
         batches = self.consumer.poll(self._limit, self._wait_s(started) if wait else 0.0)
-        self._metadata = self.consumer.group_metadata()
         self._polled = sum(map(len, batches))
         self._observer.polled(self._polled, self._clock.monotonic_s() - started)
         for batch in batches:
-            self._observer.consumed(batch.topic, len(batch), sum(map(len, filter(None, batch.values))))
+            self._observer.consumed(batch.topic, len(batch), _bytes_of(batch.values))
         self._pending.extend(batch for batch in map(self._mine.admit, batches) if len(batch))
         self._check_membership()
 
@@ -301,7 +298,7 @@ class Session:
 
     def _commit(self, output: TaskOutput, offsets: dict[TopicPartition, int], started: float) -> None:
         try:
-            self.committer.commit(output, offsets, self._metadata)
+            self.committer.commit(output, offsets, self.consumer.group_metadata())
         except StreampipeError as error:
             self._observer.committed(result_of(error), self._clock.monotonic_s() - started, None, None)
             raise
@@ -370,3 +367,10 @@ class Session:
             self.committer.close()
         finally:
             self.consumer.close()
+
+
+def _bytes_of(values: Sequence[bytes | None]) -> int:
+    try:
+        return sum(map(len, values))  # type: ignore[arg-type]  # tombstones are rare, and say so by a TypeError
+    except TypeError:
+        return sum(map(len, filter(None, values)))

@@ -28,7 +28,8 @@ class TransactionConformance:
         producer.send_offsets({tp: 3}, member.consumer.group_metadata())
         assert (values(lab, one), values(lab, two), lab.admin.committed(group)) == ([], [], {})
         producer.commit()
-        assert (values(lab, one), values(lab, two)) == ([b"a", b"b"], [b"c"])
+        # the broker marks the transaction's partitions a moment after it has decided
+        eventually(lambda: (values(lab, one), values(lab, two)) == ([b"a", b"b"], [b"c"]), "the commit is seen")
         assert member.consumer.committed([tp]) == {tp: 3}
         assert lab.admin.committed(group) == {tp: 3}
 

@@ -121,13 +121,19 @@ class KafkaAdmin:
         places = [KafkaPartition(p.topic, p.partition, offset) for p, offset in offsets.items()]
         if not places:
             return
+        self._until(lambda: self._set(group, places), f"setting offsets of {group}: no coordinator yet")
+
+    def _set(self, group: str, places: list[KafkaPartition]) -> bool:
+        """Whether the offsets are set; False while the group has no coordinator, which each partition tells."""
         doing, asked = f"setting offsets of {group}", [ConsumerGroupTopicPartitions(group, places)]
         answer = self._one(doing, self._client.alter_consumer_group_offsets, asked, _HAS_MEMBERS)
         errors = [answer] if isinstance(answer, KafkaError) else [p.error for p in answer.topic_partitions if p.error]
         for error in errors:
             if error.code() in _HAS_MEMBERS:
                 raise ConfigError(f"group {group!r} has members; stop them before setting its offsets")
-            raise self._errors.of(error, doing)
+            if error.code() not in _NO_COORDINATOR:
+                raise self._errors.of(error, doing)
+        return not errors
 
     def groups(self) -> list[str]:
         """Names of all groups with members or offsets."""

@@ -88,14 +88,18 @@ class KafkaProducer:
         value = key = None
         try:
             # `callback` and `on_delivery`, two names of one thing, come before the timestamp
-            for value, key, partition, stamp, headers in self._rows(batch, partitions):
-                try:
-                    if headers is None:
+            if batch.headers is None:
+                for value, key, partition, stamp in self._rows(batch, partitions):
+                    try:
                         produce(topic, value, key, partition, None, None, stamp)
-                    else:
-                        produce(topic, value, key, partition, None, None, stamp, headers)
+                    except BufferError:
+                        self._produce_when_there_is_room(topic, value, key, partition, None, None, stamp)
+                return
+            for (value, key, *rest), headers in zip(self._rows(batch, partitions), batch.headers, strict=True):
+                try:
+                    produce(topic, value, key, rest[0], None, None, rest[1], list(headers))
                 except BufferError:
-                    self._produce_when_there_is_room(topic, value, key, partition, None, None, stamp, headers)
+                    self._produce_when_there_is_room(topic, value, key, rest[0], None, None, rest[1], list(headers))
         except KafkaException as exception:
             self._partitioners.clear()
             error = kafka_error(exception)
@@ -108,8 +112,7 @@ class KafkaProducer:
         stamps: Any = batch.timestamps if batch.timestamps is not None else repeat(0, len(batch))  # 0: the present
         if batch.timestamps is not None and min(stamps) <= 0:
             stamps = [0 if t == NO_TIMESTAMP else t or 1 for t in stamps]
-        headers: Any = repeat(None, len(batch)) if batch.headers is None else map(list, batch.headers)
-        return zip(batch.values, batch.keys, partitions, stamps, headers, strict=True)
+        return zip(batch.values, batch.keys, partitions, stamps, strict=True)
 
     def _produce_when_there_is_room(self, topic: str, *row: Any) -> None:
         deadline = time.monotonic() + self._timeout_s
