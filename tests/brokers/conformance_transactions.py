@@ -47,7 +47,7 @@ class TransactionConformance:
         producer.begin()
         producer.produce(batch(sink, b"kept"))
         producer.commit()
-        assert values(lab, sink) == [b"kept"]
+        eventually(lambda: values(lab, sink) == [b"kept"], "the commit is seen, and nothing else")
         assert member.consumer.committed([tp]) == {}
 
     def test_several_transactions_follow_each_other(self, lab: Lab) -> None:
@@ -59,7 +59,7 @@ class TransactionConformance:
             producer.commit()
         producer.begin()
         producer.commit()
-        assert values(lab, sink) == [b"1", b"2", b"3"]
+        eventually(lambda: values(lab, sink) == [b"1", b"2", b"3"], "the commits are seen")
 
     def test_readers_stop_at_an_open_transaction_unless_uncommitted(self, lab: Lab) -> None:
         topic = lab.topic()
