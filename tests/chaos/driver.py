@@ -1,7 +1,7 @@
 """One run: feed a processor, kill its workers, let it finish, and gather the evidence.
 
 A larger tier is a matter of the scenario's numbers. The same seed gives the same records and the same plan of kills
-(which slot, after how long); what exactly the kills hit is up to the machine.
+(which slot, after how long); what exactly they hit, and who stands in for a slot without input, is up to the machine.
 """
 
 from __future__ import annotations
