@@ -115,9 +115,9 @@ class Effects:
 
 
 def _in_order(parts: list[_Part]) -> ProduceBatch:
-    times = [t for p in parts for t in p.frame.timestamps.tolist()]
     if len(parts) == 1:
-        return ProduceBatch(parts[0].topic, parts[0].keys, parts[0].values, times)
+        return ProduceBatch(parts[0].topic, parts[0].keys, parts[0].values, parts[0].frame.timestamps.tolist())
+    times = [t for p in parts for t in p.frame.timestamps.tolist()]
     order = np.argsort(np.concatenate([p.frame.indexes for p in parts]), kind="stable").tolist()
     keys = [k for p in parts for k in p.keys]
     values = [v for p in parts for v in p.values]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -12,6 +13,9 @@ from confluent_kafka import Message
 from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch, no_headers
 
 Messages: TypeAlias = list[Message]
+
+
+_SECOND = itemgetter(1)  # of a timestamp, whose first part is its kind
 
 
 class _BrokenName:
@@ -49,18 +53,22 @@ def _headers_of(messages: Messages) -> Callable[[int], Headers]:
 
 def read(chunk: Messages, topic: str | None) -> tuple[list[RecordBatch], Messages]:
     """A chunk as runs of one topic each, in order, and its error events; `topic` when all are known to be of it."""
-    times = [message.timestamp()[1] for message in chunk]
+    times = _times(chunk)
     events: Messages = []
-    if NO_TIMESTAMP in times:  # as error events have it, and hardly any record
+    if (times == NO_TIMESTAMP).any():  # as error events have it, and hardly any record
         events = [message for message in chunk if message.error() is not None]
         chunk = [message for message in chunk if message.error() is None]
-        times = [message.timestamp()[1] for message in chunk]
+        times = _times(chunk)
     if topic is not None:
         return ([_batch(topic, chunk, times)] if chunk else []), events
     return list(_runs(chunk, times)), events
 
 
-def _runs(messages: Messages, times: list[int]) -> Iterator[RecordBatch]:
+def _times(messages: Messages) -> IntArray:
+    return np.fromiter(map(_SECOND, map(Message.timestamp, messages)), np.int64, len(messages))
+
+
+def _runs(messages: Messages, times: IntArray) -> Iterator[RecordBatch]:
     start = 0
     for topic, run in groupby([message.topic() for message in messages]):
         stop = start + sum(1 for _ in run)
@@ -68,13 +76,13 @@ def _runs(messages: Messages, times: list[int]) -> Iterator[RecordBatch]:
         start = stop
 
 
-def _batch(topic: str, messages: Messages, times: list[int]) -> RecordBatch:
+def _batch(topic: str, messages: Messages, times: IntArray) -> RecordBatch:
     n = len(messages)
     return RecordBatch(
         topic,
         np.fromiter(map(Message.partition, messages), np.int64, n),
         np.fromiter(map(Message.offset, messages), np.int64, n),
-        np.fromiter(times, np.int64, n),
+        times,
         list(map(Message.key, messages)),
         list(map(Message.value, messages)),
         _headers_of(messages),

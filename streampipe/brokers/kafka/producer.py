@@ -79,9 +79,10 @@ class KafkaProducer:
 
     def _places(self, topic: str, keys: Any) -> list[int]:
         place = self._partitioner(topic).__getitem__
-        if None in keys:
+        try:
+            return list(map(place, keys))
+        except TypeError:  # a key is None; asking first whether one is would cost more than the answer
             return [ANY_PARTITION if key is None else place(key) for key in keys]
-        return list(map(place, keys))
 
     def _queue(self, batch: ProduceBatch, partitions: Any) -> None:
         produce, topic = self._producer.produce, batch.topic
