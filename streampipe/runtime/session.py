@@ -278,6 +278,7 @@ class Session:
 
     def close_windows(self) -> bool:
         """Close the next level of open windows and commit what that gives; True when deeper levels are left."""
+        self.consumer.group_metadata()  # as of the last poll; see commit
         deeper = emitting(self.task.close_windows)
         self._touched = True
         self.commit()
@@ -286,19 +287,21 @@ class Session:
     def commit(self) -> None:
         """Make everything processed so far visible; nothing happens when there is nothing new."""
         started = self._clock.monotonic_s()
+        # Before anything that takes time: a member that falls out meanwhile would get a token that fences nothing.
+        metadata = self.consumer.group_metadata()
         self._last_commit = started
         output = emitting(self.task.drain) if self._touched else TaskOutput()
         positions = self._mine.positions(self._pending)
         moved = {tp: offset for tp, offset in positions.items() if offset > self._mine.committed.get(tp, 0)}
         self.uncommitted.gave(output)
         if moved or self.uncommitted:
-            self._commit(output, moved or positions, started)
+            self._commit(output, moved or positions, metadata, started)
         self._touched = False
         self.uncommitted = Uncommitted()
 
-    def _commit(self, output: TaskOutput, offsets: dict[TopicPartition, int], started: float) -> None:
+    def _commit(self, output: TaskOutput, offsets: dict[TopicPartition, int], metadata: object, started: float) -> None:
         try:
-            self.committer.commit(output, offsets, self.consumer.group_metadata())
+            self.committer.commit(output, offsets, metadata)
         except StreampipeError as error:
             self._observer.committed(result_of(error), self._clock.monotonic_s() - started, None, None)
             raise
