@@ -15,7 +15,8 @@ pytestmark = pytest.mark.kafka
 
 
 def group_type(bootstrap: str, group: str) -> ConsumerGroupType:
-    futures = AdminClient({"bootstrap.servers": bootstrap}).describe_consumer_groups([group], request_timeout=10)
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # must live until its answer came
+    futures = admin.describe_consumer_groups([group], request_timeout=10)
     found: ConsumerGroupType = futures[group].result(10).type
     return found
 
