@@ -188,7 +188,8 @@ def close_within_deadline(close: Callable[[], object], name: str) -> None:
     def quietly() -> None:
         try:
             close()
-        except (KafkaException, RuntimeError) as exception:
+        except (KafkaException, RuntimeError, SystemError) as exception:
+            # SystemError: the client may stumble over an error of its own that is pending while it closes
             log.info("closing a client of %s: %s", name, kafka_error(exception) or exception)
 
     thread = threading.Thread(target=quietly, name="streampipe-kafka-close", daemon=True)
