@@ -14,7 +14,7 @@ from streampipe.runtime.load import load_processor
 from streampipe.runtime.topics import external_inputs
 from streampipe.topology.describe import describe as described
 from streampipe.topology.describe import detail, mermaid
-from streampipe.topology.nodes import Repartition, Sink, Topology, WindowedAggregate
+from streampipe.topology.nodes import Repartition, Sink, Stateful, Topology
 
 
 def add_to(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def _plain(topology: Topology) -> dict[str, object]:
         "inputs": external_inputs(topology),
         "outputs": sorted({node.topic for node in topology.of(Sink)}),
         "dead_letters": topology.dead_letter_topic,
-        "internal": [n.topic for n in topology.of(Repartition)] + [n.changelog for n in topology.of(WindowedAggregate)],
+        "internal": [n.topic for n in topology.of(Repartition)] + [n.changelog for n in topology.of(Stateful)],
         "nodes": [
             {"name": n.name, "kind": n.kind, "detail": detail(n), "inputs": [i.name for i in n.inputs]}
             for n in topology.nodes

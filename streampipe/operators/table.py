@@ -16,6 +16,7 @@ from streampipe.operators.edges import failure_reason, report_failures
 from streampipe.operators.effects import OK, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Origin
 from streampipe.operators.grouping import check_key_columns, distinct_keys, group
+from streampipe.operators.stateful import StatefulStep
 from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore
@@ -25,14 +26,20 @@ GLOBAL = -1
 """The one partition that a global table keeps all its rows in."""
 
 
-class TableStep(Step):
-    """Keeps the rows of a table topic. Values that do not decode, and records without key, are dead letters."""
+class TableStep(StatefulStep):
+    """Keeps the rows of a table topic, which is its changelog.
+
+    Values that do not decode, and records without key, are dead letters.
+    """
+
+    upto = "committed"
 
     def __init__(
         self, node: TableSource, effects: Effects, decoder: Decoder, make_store: Callable[[], StateStore]
     ) -> None:
         super().__init__(node.name, effects)
         self.decoder, self.everywhere, self.topic = decoder, node.everywhere, node.topic
+        self.changelog = node.topic
         self.key = node.key or ()
         self._make_store = make_store
         self._stores: dict[int, StateStore] = {}
@@ -81,6 +88,14 @@ class TableStep(Step):
         if partition not in self._stores:
             self._stores[partition] = self._make_store()
         return self._stores[partition]
+
+    def open(self, partition: int) -> None:
+        """Take a partition on, without rows."""
+        self.store(partition)
+
+    def restore(self, partition: int, batch: RecordBatch) -> None:  # noqa: ARG002 - the batch knows its partition
+        """Apply rows; bad ones met their fate when they were processed."""
+        self.load(batch)
 
     def close(self, partition: int) -> None:
         """Let a partition go."""

@@ -15,35 +15,36 @@ import pyarrow as pa
 
 from streampipe.errors import TopologyError
 from streampipe.operators.accumulators import accumulator
-from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
+from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.expressions import Evaluator, ExpressionStep
 from streampipe.operators.frame import Column, Frame, Mask, Origin
 from streampipe.operators.grouping import as_physical, check_key_columns, group, key_bytes, null_rows
 from streampipe.operators.slots import Slots
+from streampipe.operators.stateful import StatefulStep
+from streampipe.operators.stream_time import StreamTimes
 from streampipe.operators.window_state import STREAM_TIME, WindowStateCodec
-from streampipe.records import IntArray, ProduceBatch
+from streampipe.records import IntArray, ProduceBatch, RecordBatch
 from streampipe.state.codec import window_key
 from streampipe.state.port import StateStore
 from streampipe.topology.nodes import WindowedAggregate
 
-_NEVER = np.iinfo(np.int64).min // 4
 _FOREVER = np.iinfo(np.int64).max
 _UTC_MS = pa.timestamp("ms", tz="UTC")
 
 
 @dataclass(slots=True)
 class _Partition:
-    """What a partition has of its own: a store, its stream time in ms, and when to look for windows to close."""
+    """What a partition has of its own: a store, and when to look for windows to close."""
 
     store: StateStore
-    stream_time: int = _NEVER
-    flushed_time: int = _NEVER
     deadline: int = _FOREVER
     """Stream time at which the first open window closes."""
 
 
-class WindowedStep(Step):
-    """Tumbling windows. Owns the state of all its partitions: `open` and `restore` bring them, `close` takes them."""
+class WindowedStep(StatefulStep):
+    """Tumbling windows, with the state of all their partitions."""
+
+    timed = True
 
     def __init__(
         self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, make_store: Callable[[], StateStore]
@@ -51,6 +52,7 @@ class WindowedStep(Step):
         super().__init__(node.name, effects)
         assert node.key is not None
         self._node, self._key, self._make_store = node, node.key, make_store
+        self.changelog = node.changelog
         self._size, self._grace = node.window.size_ms, node.window.grace_ms
         check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
@@ -64,6 +66,7 @@ class WindowedStep(Step):
         key = dict(zip(self._key, self._key_types, strict=True))
         self._codec = WindowStateCodec(node.name, self._aggregates, key, f"tumbling {self._size}")
         self._partitions: dict[int, _Partition] = {}
+        self._times = StreamTimes()
         self._tombstones: list[tuple[int, bytes]] = []
         self.schema = pa.schema([
             *(schema.field(c).with_nullable(False) for c in self._key),
@@ -75,11 +78,6 @@ class WindowedStep(Step):
             ),
         ])  # fmt: skip
 
-    @property
-    def changelog(self) -> str:
-        """Topic of the state's changelog."""
-        return self._node.changelog
-
     # --- records ------------------------------------------------------------------------------------------------
 
     def process(self, frame: Frame) -> None:
@@ -88,7 +86,7 @@ class WindowedStep(Step):
         if not len(frame):
             return
         starts = frame.timestamps - frame.timestamps % self._size
-        late = starts + self._size + self._grace <= self._running_stream_time(frame)
+        late = starts + self._size + self._grace <= self._times.running(frame)
         if late.any():
             self._late(frame, late, starts)
             frame = frame.filter(~late)
@@ -106,17 +104,6 @@ class WindowedStep(Step):
                 self.effects.dead_letters(frame, np.flatnonzero(bad), self.name, _unusable(rule))
                 return self._usable(frame.filter(~bad))
         return frame
-
-    def _running_stream_time(self, frame: Frame) -> IntArray:
-        """Stream time as each record sees it, itself included; the partitions' stream times move on."""
-        running = np.empty(len(frame), np.int64)
-        for partition in np.unique(frame.partitions).tolist():
-            rows = np.flatnonzero(frame.partitions == partition)
-            state = self._partitions[partition]
-            seen = np.maximum(np.maximum.accumulate(frame.timestamps[rows]), state.stream_time)
-            running[rows] = seen
-            state.stream_time = int(seen[-1])
-        return running
 
     def _late(self, frame: Frame, late: Mask, starts: IntArray) -> None:
         rows = np.flatnonzero(late)
@@ -158,7 +145,7 @@ class WindowedStep(Step):
     # --- results ------------------------------------------------------------------------------------------------
 
     def _close_passed(self) -> None:
-        due = [p for p, state in self._partitions.items() if state.stream_time >= state.deadline]
+        due = [p for p, time in self._times.items() if time >= self._partitions[p].deadline]
         if not due:
             return
         slots, live = self._slots, np.flatnonzero(self._slots.live)
@@ -166,7 +153,7 @@ class WindowedStep(Step):
         closing = np.zeros(len(live), np.bool_)
         for partition in due:
             state, mine = self._partitions[partition], slots.partition[live] == partition
-            passed = mine & (deadlines <= state.stream_time)
+            passed = mine & (deadlines <= self._times[partition])
             state.deadline = int(deadlines[mine & ~passed].min(initial=_FOREVER))
             closing |= passed
         if closing.any():
@@ -205,17 +192,17 @@ class WindowedStep(Step):
         """Close every window, as if time had passed all of them; later records for them are late."""
         slots = self._slots
         live = np.flatnonzero(slots.live)
-        for partition, state in self._partitions.items():
+        for partition in self._partitions:
             mine = live[slots.partition[live] == partition]
             if len(mine):
-                state.stream_time = max(state.stream_time, int(slots.start[mine].max()) + self._size + self._grace)
+                self._times.follow(partition, int(slots.start[mine].max()) + self._size + self._grace)
         self._close_passed()
 
     def advance(self, now_ms: int, idle: Collection[int]) -> None:
         """Stream time of idle partitions follows the wall clock."""
-        for partition in idle:
-            if (state := self._partitions.get(partition)) is not None and len(self._slots):
-                state.stream_time = max(state.stream_time, now_ms)
+        if len(self._slots):
+            for partition in idle:
+                self._times.follow(partition, now_ms)
         self._close_passed()
 
     # --- state --------------------------------------------------------------------------------------------------
@@ -230,13 +217,11 @@ class WindowedStep(Step):
         partitions = slots.partition[dirty].tolist()
         slots.dirty[dirty], slots.stored[dirty] = False, True
         dead, self._tombstones = self._tombstones, []
-        times = [(p, s) for p, s in self._partitions.items() if s.stream_time != s.flushed_time]
-        for _, state in times:
-            state.flushed_time = state.stream_time
+        times = self._times.take_moved()
         self._log(
             [*(p for p, _ in dead), *partitions, *(p for p, _ in times)],
             [*(k for _, k in dead), *keys, *(STREAM_TIME for _ in times)],
-            [*(None for _ in dead), *values, *(self._codec.encode_time(s.stream_time) for _, s in times)],
+            [*(None for _ in dead), *values, *(self._codec.encode_time(t) for _, t in times)],
         )
 
     def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
@@ -251,14 +236,15 @@ class WindowedStep(Step):
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""
         self._partitions[partition] = _Partition(self._make_store())
+        self._times.open(partition)
 
-    def restore(self, partition: int, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
-        """Apply changelog records; call `restored` after the last."""
-        named = [(k, v) for k, v in zip(keys, values, strict=True) if k is not None]
+    def restore(self, partition: int, batch: RecordBatch) -> None:
+        """Apply changelog records."""
+        named = [(k, v) for k, v in zip(batch.keys, batch.values, strict=True) if k is not None]
         self._partitions[partition].store.put_many([k for k, _ in named], [v for _, v in named])
 
     def restored(self, partition: int) -> None:
-        """All of a partition's changelog has been applied: open windows come back. Raises StateCorrupted."""
+        """Open windows come back. Raises StateCorrupted."""
         state = self._partitions[partition]
         entries = [(k, v) for k, v in state.store.range() if k != STREAM_TIME]
         if entries:
@@ -266,13 +252,14 @@ class WindowedStep(Step):
             mine = np.flatnonzero(self._slots.live & (self._slots.partition == partition))
             self._expect_close(self._slots.partition[mine], self._slots.start[mine])
         if (time := state.store.get(STREAM_TIME)) is not None:
-            state.stream_time = state.flushed_time = self._codec.decode_time(time)
+            self._times.restore(partition, self._codec.decode_time(time))
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
         state = self._partitions.pop(partition, None)
         if state is not None:
             state.store.close()
+            self._times.close(partition)
             live = np.flatnonzero(self._slots.live)
             self._slots.free(live[self._slots.partition[live] == partition])
             self._tombstones = [(p, k) for p, k in self._tombstones if p != partition]

@@ -17,7 +17,7 @@ from streampipe.brokers.port import Admin
 from streampipe.errors import ConfigError, UnknownTopic
 from streampipe.records import TopicPartition
 from streampipe.replay.positions import EARLIEST, LATEST, Position, offsets_at
-from streampipe.topology.nodes import Repartition, Sink, Source, TableSource, Topology, WindowedAggregate
+from streampipe.topology.nodes import Repartition, Sink, Source, Stateful, TableSource, Topology
 
 SUFFIX = re.compile(r"[A-Za-z0-9._-]{1,50}")
 
@@ -121,7 +121,7 @@ def _refuse_used(
     if committed or admin.describe_group(topology.app_id).members:
         raise ConfigError(f"group {topology.app_id!r} was used already; {again}")
     own = [topology.dead_letter_topic, *(node.topic for node in topology.of(Sink, Repartition))]
-    own += [node.changelog for node in topology.of(WindowedAggregate)]
+    own += [node.changelog for node in topology.of(Stateful)]
     for topic in own:
         if topic in counts:
             partitions = [TopicPartition(topic, p) for p in range(counts[topic])]

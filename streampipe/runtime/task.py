@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import assert_never
 
 import numpy as np
 
 from streampipe.operators.edges import SourceStep
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Origin
+from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import MergeStep
 from streampipe.operators.table import TableStep
-from streampipe.operators.windowed import WindowedStep
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Restore, SubTopology, TaskOutput
 
@@ -27,19 +26,20 @@ class TopologyTask:
         effects: Effects,
         inputs: Mapping[str, Sequence[Input]],
         subtopologies: Sequence[SubTopology],
-        stateful: Sequence[tuple[int, Sequence[WindowedStep | TableStep]]],
+        stateful: Sequence[tuple[int, Sequence[StatefulStep]]],
         tables: Sequence[TableStep],
         merges: Sequence[MergeStep],
     ) -> None:
         self.subtopologies = subtopologies
         self._effects, self._inputs, self._stateful = effects, inputs, stateful
         self._merges = merges
-        self._windows = [step for _, steps in stateful for step in steps if isinstance(step, WindowedStep)]
+        self._steps = [step for _, steps in stateful for step in steps]
+        self._timed = [step for step in self._steps if step.timed]
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
         }
         self.global_tables: Collection[str] = tuple(self._shared)
-        self._by_name = {step.name: step for _, steps in stateful for step in steps}
+        self._by_name = {step.name: step for step in self._steps}
         self._owned: set[TopicPartition] = set()
         self._open: set[tuple[int, int]] = set()
         self._unsettled: set[tuple[str, int]] = set()
@@ -58,23 +58,14 @@ class TopologyTask:
                     restores += [self._restore_of(step, partition) for step in self._stateful[number][1]]
         return restores
 
-    def _restore_of(self, step: WindowedStep | TableStep, partition: int) -> Restore:
-        match step:
-            case WindowedStep():
-                step.open(partition)
-                self._unsettled.add((step.name, partition))
-                return Restore(step.name, partition, TopicPartition(step.changelog, partition), "end")
-            case TableStep():
-                return Restore(step.name, partition, TopicPartition(step.topic, partition), "committed")
-        assert_never(step)
+    def _restore_of(self, step: StatefulStep, partition: int) -> Restore:
+        step.open(partition)
+        self._unsettled.add((step.name, partition))
+        return Restore(step.name, partition, TopicPartition(step.changelog, partition), step.upto)
 
     def restore(self, what: Restore, batch: RecordBatch) -> None:
         """Feed changelog or table records of one `Restore`, in order."""
-        step = self._by_name[what.store]
-        if isinstance(step, TableStep):
-            step.load(batch)
-        else:
-            step.restore(what.partition, batch.keys, batch.values)
+        self._by_name[what.store].restore(what.partition, batch)
 
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go; state goes with the last input of its sub-topology and partition."""
@@ -119,7 +110,7 @@ class TopologyTask:
     def _settle(self, partitions: Collection[int]) -> None:
         """State of these partitions has been restored, or they would not be processed: open it."""
         if self._unsettled:
-            for step in self._windows:
+            for step in self._steps:
                 for partition in partitions:
                     if (step.name, partition) in self._unsettled:
                         self._unsettled.discard((step.name, partition))
@@ -128,17 +119,17 @@ class TopologyTask:
     def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
         """Let stream time of these idle partitions follow the wall clock."""
         self._settle(idle)
-        for step in self._windows:
+        for step in self._timed:
             step.advance(now_ms, idle)
             self._through()
 
     def close_windows(self) -> bool:
         """Close the open windows of the next level of sub-topologies; True when deeper ones are left."""
         self._settle([partition for _, partition in sorted(self._open)])
-        windows = [(depth, s) for depth, steps in self._stateful for s in steps if isinstance(s, WindowedStep)]
-        deeper = sorted({depth for depth, _ in windows if depth > self._closed_depth})
+        timed = [(depth, s) for depth, steps in self._stateful for s in steps if s.timed]
+        deeper = sorted({depth for depth, _ in timed if depth > self._closed_depth})
         self._closed_depth = deeper[0] if deeper else self._closed_depth
-        for depth, step in windows:
+        for depth, step in timed:
             if depth <= self._closed_depth:
                 step.close_all()
                 self._through()
@@ -157,7 +148,7 @@ class TopologyTask:
 
     def drain(self) -> TaskOutput:
         """Output so far, pending updates and dirty state included."""
-        for step in self._windows:
+        for step in self._steps:
             step.flush()
             self._through()
         return self.take()

@@ -8,7 +8,7 @@ from typing import Literal
 from streampipe.brokers.port import Admin
 from streampipe.errors import TopologyError, UnknownTopic
 from streampipe.topology.graph import SubGraph, sub_graphs
-from streampipe.topology.nodes import Repartition, Sink, Source, TableSource, Topology, WindowedAggregate
+from streampipe.topology.nodes import Repartition, Sink, Source, Stateful, TableSource, Topology
 
 _KEEP = {"retention.ms": "-1", "segment.ms": str(2**62)}
 """Records carry event time, so a replay of old data would be deleted by age, and would roll a segment every few
@@ -64,7 +64,7 @@ def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopi
     for graph in sub_graphs(topology):
         count = _common_count(graph, counts)
         for node in graph.nodes:
-            if isinstance(node, WindowedAggregate):
+            if isinstance(node, Stateful):
                 config = {"cleanup.policy": "compact"}
                 needed.append(NeededTopic(node.changelog, "changelog", count, config))
         for node in topology.of(Repartition):
@@ -88,7 +88,7 @@ def _partner_count(topology: Topology, node: Repartition, counts: dict[str, int]
 def _common_count(graph: SubGraph, counts: dict[str, int]) -> int:
     sizes = {topic: counts[topic] for topic in graph.inputs}
     # plain merges need no agreement, but state and joins do
-    keyed = bool(graph.tables) or any(isinstance(n, WindowedAggregate) for n in graph.nodes)
+    keyed = bool(graph.tables) or any(isinstance(n, Stateful) for n in graph.nodes)
     if keyed and len(set(sizes.values())) > 1:
         listed = ", ".join(f"{topic} has {n}" for topic, n in sizes.items())
         raise TopologyError(

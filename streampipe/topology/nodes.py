@@ -110,14 +110,20 @@ class Repartition(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class WindowedAggregate(Node):
+class Stateful(Node):
+    """A node with keyed state of its own, which lives in the topic `changelog`."""
+
+    changelog: str
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class WindowedAggregate(Stateful):
     """Aggregates by key and window."""
 
     window: Tumbling
     emit: EmitPolicy
     late: LatePolicy
     aggregates: dict[str, Aggregate]
-    changelog: str
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -170,7 +176,7 @@ class Topology:
                 new = replace(new, topic=new.topic + suffix, stands_for=new.topic)
             elif isinstance(new, Repartition):
                 new = replace(new, topic=app_id + new.topic.removeprefix(self.app_id))
-            elif isinstance(new, WindowedAggregate):
+            elif isinstance(new, Stateful):
                 new = replace(new, changelog=app_id + new.changelog.removeprefix(self.app_id))
             moved[id(node)] = new
         return Topology(app_id, self.version, tuple(moved.values()))

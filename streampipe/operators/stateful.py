@@ -1,0 +1,48 @@
+"""Steps with state, apart by partition: what the task may ask of them, whatever they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+from streampipe.operators.effects import Step
+from streampipe.records import RecordBatch
+
+
+class StatefulStep(Step):
+    """A step whose state is read back from a topic of its own when a partition comes.
+
+    For each partition the task calls `open`, `restore` for what the topic holds, `restored`, and only then hands over
+    records of it; `close` when it goes. `flush` comes before each commit.
+    """
+
+    changelog: str
+    """Topic that the state is read back from."""
+    upto: ClassVar[Literal["end", "committed"]] = "end"
+    """How far: see `runtime.port.Restore`."""
+    timed: ClassVar[bool] = False
+    """Whether something of it waits for time to pass: what `advance` and `close_all` are for."""
+
+    def open(self, partition: int) -> None:
+        """Take a partition on, its state empty."""
+        raise NotImplementedError
+
+    def restore(self, partition: int, batch: RecordBatch) -> None:
+        """Apply records of the changelog, in order. Raises StateCorrupted."""
+        raise NotImplementedError
+
+    def restored(self, partition: int) -> None:
+        """All of a partition's changelog has been applied. Raises StateCorrupted."""
+
+    def close(self, partition: int) -> None:
+        """Let a partition go, with all that is not flushed."""
+        raise NotImplementedError
+
+    def flush(self) -> None:
+        """Emit what waits for the commit, and put changed state into the changelog."""
+
+    def advance(self, now_ms: int, idle: Collection[int]) -> None:
+        """Stream time of these idle partitions follows the wall clock."""
+
+    def close_all(self) -> None:
+        """Let everything that waits for stream time happen, as at the end of a finished input."""
