@@ -1,0 +1,144 @@
+"""One build of a task: the step of each node, wired to the steps before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from streampipe.operators.edges import SinkStep, SourceStep
+from streampipe.operators.effects import Effects, Step
+from streampipe.operators.function import FunctionStep
+from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.stateful import StatefulStep
+from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
+from streampipe.operators.table import JoinStep, TableStep
+from streampipe.operators.windowed import WindowedStep
+from streampipe.runtime.port import SubTopology
+from streampipe.runtime.task import Input, TopologyTask
+from streampipe.runtime.topic_schemas import TopicSchemas
+from streampipe.schemas.codec import parse_record
+from streampipe.schemas.evolution import defaults_of
+from streampipe.schemas.types import schema_of
+from streampipe.state.port import StateStore
+from streampipe.topology import nodes
+from streampipe.topology.graph import sub_graphs
+from streampipe.topology.nodes import Node, Topology
+
+
+class Wiring:
+    """One build: the steps of each node, then the task around them."""
+
+    def __init__(
+        self,
+        topology: Topology,
+        schemas: TopicSchemas,
+        sleep: Callable[[float], None],
+        make_store: Callable[[], StateStore],
+    ) -> None:
+        self._topology, self._schemas, self._sleep, self._make_store = topology, schemas, sleep, make_store
+        self._effects = Effects(topology.app_id, topology.dead_letter_topic)
+        self._steps: dict[int, Step] = {}
+        self._columns: dict[int, pa.Schema] = {}
+        self._inputs: dict[str, list[Input]] = {}
+        self._tables: list[TableStep] = []
+
+    def task(self) -> TopologyTask:
+        """The task of the topology. Raises TopologyError, ConfigError, UnknownSubject, Unavailable."""
+        for node in self._topology.nodes:
+            step, schema = self._wire(node)
+            self._steps[id(node)], self._columns[id(node)] = step, schema
+        graphs = sub_graphs(self._topology)
+        steps = [[self._steps[id(n)] for n in g.nodes] for g in graphs]
+        stateful = [
+            (g.depth, [s for s in own if isinstance(s, StatefulStep)]) for g, own in zip(graphs, steps, strict=True)
+        ]
+        merges = [s for s in self._steps.values() if isinstance(s, MergeStep)]
+        parts = [SubTopology(g.streams, g.tables) for g in graphs]
+        return TopologyTask(self._effects, self._inputs, parts, stateful, self._tables, merges)
+
+    def _wire(self, node: Node) -> tuple[Step, pa.Schema]:
+        """The step that a node's followers hang on, and the columns it gives them."""
+        match node:
+            case nodes.Source():
+                source = SourceStep(
+                    node.name, self._effects, self._schemas.decoder(node.topic, node.schema), node.event_time
+                )
+                self._check_key(node, source.schema)
+                return self._input(node.topic, source), source.schema
+            case nodes.TableSource():
+                decoder = self._schemas.decoder(node.topic, node.schema)
+                table = TableStep(node, self._effects, decoder, self._make_store)
+                self._tables.append(table)
+                if not node.everywhere:
+                    self._input(node.topic, table)
+                return table, decoder.arrow
+            case nodes.Repartition():
+                return self._repartition(node)
+            case _:
+                step, schema = self._inner(node)
+                upstream = node.inputs[:1] if isinstance(node, nodes.Join) else node.inputs
+                for before in upstream:
+                    self._steps[id(before)].children.append(step)
+                return step, schema
+
+    def _input(self, topic: str, step: Input) -> Input:
+        self._inputs.setdefault(topic, []).append(step)
+        return step
+
+    def _repartition(self, node: nodes.Repartition) -> tuple[Step, pa.Schema]:
+        schema = self._columns[id(node.inputs[0])]
+        self._check_key(node, schema)
+        decoder, encoder = self._schemas.internal(node.topic, schema)
+        sink = SinkStep(node.name, self._effects, node.topic, encoder, node.key)
+        self._steps[id(node.inputs[0])].children.append(sink)
+        return self._input(node.topic, SourceStep(node.name, self._effects, decoder, None)), decoder.arrow
+
+    def _inner(self, node: Node) -> tuple[Step, pa.Schema]:
+        if isinstance(node, nodes.Sink):
+            schema = self._columns[id(node.inputs[0])]
+            return self._sink(node, schema), schema
+        step = self._stateful(node) if isinstance(node, nodes.Stateful) else self._stateless(node)
+        return step, step.schema
+
+    def _stateful(self, node: nodes.Stateful) -> Any:
+        schema = self._columns[id(node.inputs[0])]
+        match node:
+            case nodes.WindowedAggregate():
+                return WindowedStep(node, self._effects, schema, self._make_store)
+            case _:
+                raise AssertionError(f"no step for {node.kind}")
+
+    def _stateless(self, node: Node) -> Any:
+        name, effects, schema = node.name, self._effects, self._columns[id(node.inputs[0])]
+        match node:
+            case nodes.Filter():
+                return FilterStep(name, effects, node.predicate, schema)
+            case nodes.WithColumns():
+                return WithColumnsStep(name, effects, node.columns, schema)
+            case nodes.Select():
+                return SelectStep(name, effects, node.columns, schema)
+            case nodes.Expect():
+                return ExpectStep(name, effects, node.rules, schema)
+            case nodes.Branch():
+                return BranchStep(name, effects, node.predicates, node.arm, schema)
+            case nodes.Merge():
+                return MergeStep(name, effects, [self._columns[id(n)] for n in node.inputs])
+            case nodes.Join():
+                table = self._steps[id(node.table)]
+                assert isinstance(table, TableStep)
+                return JoinStep(node, effects, schema, table)
+            case nodes.Handle():
+                event = parse_record(self._schemas.of_events(node), f"handler {name!r}")
+                output, defaults = schema_of(event), defaults_of(event)
+                return FunctionStep(name, effects, node.function, node.retry, schema, output, defaults, self._sleep)
+            case _:
+                raise AssertionError(f"no step for {node.kind}")
+
+    def _sink(self, node: nodes.Sink, schema: pa.Schema) -> SinkStep:
+        encoder = self._schemas.encoder(node.topic, self._schemas.of_sink(node, schema))
+        return SinkStep(node.name, self._effects, node.topic, encoder)
+
+    def _check_key(self, node: Node, schema: pa.Schema) -> None:
+        check_key_columns(node.name, node.key or (), schema)
