@@ -16,15 +16,13 @@ from hypothesis import HealthCheck, settings
 
 from streampipe.testing.stack import KAFKA_VERSION, REGISTRY_VERSION, Stack, StackUnavailable
 from streampipe.testing.stack_artifacts import check
+from tests.proof import PROVING
 
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile(
-    "prove",
-    deadline=None,
-    max_examples=100_000,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    "prove", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+settings.load_profile("prove" if PROVING else "default")
 
 _GIVEN_KAFKA = os.environ.get("STREAMPIPE_TEST_KAFKA")
 _GIVEN_REGISTRY = os.environ.get("STREAMPIPE_TEST_REGISTRY")

@@ -1,0 +1,11 @@
+"""How much the laws are put to the test: some in `make test`, fifty times as much in `make prove`."""
+
+from __future__ import annotations
+
+import os
+
+PROVING = os.environ.get("STREAMPIPE_PROVE") == "1"
+EXAMPLES = 100_000 if PROVING else 2_000
+"""Examples of a law about windows, aggregates or joins: @settings(max_examples=EXAMPLES), marked `proof`."""
+SEEDS = 10_000 if PROVING else 200
+"""Seeds of a simulation."""
