@@ -6,7 +6,7 @@ distinct rows found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,7 @@ from streampipe.operators.grouping import check_key_columns, distinct_keys, grou
 from streampipe.operators.stateful import StatefulStep
 from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
-from streampipe.state.port import StateStore
+from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import Join, TableSource
 
 GLOBAL = -1
@@ -34,15 +34,13 @@ class TableStep(StatefulStep):
 
     upto = "committed"
 
-    def __init__(
-        self, node: TableSource, effects: Effects, decoder: Decoder, make_store: Callable[[], StateStore]
-    ) -> None:
+    def __init__(self, node: TableSource, effects: Effects, decoder: Decoder, stores: Stores) -> None:
         super().__init__(node.name, effects)
         self.decoder, self.everywhere, self.topic = decoder, node.everywhere, node.topic
         self.changelog = node.topic
         self.key = node.key or ()
-        self._make_store = make_store
-        self._stores: dict[int, StateStore] = {}
+        self._stores = stores
+        self._open: dict[int, StateStore] = {}
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode, to tell good values from bad ones. Raises Unavailable with nothing changed."""
@@ -85,9 +83,9 @@ class TableStep(StatefulStep):
 
     def store(self, partition: int) -> StateStore:
         """Rows of a partition."""
-        if partition not in self._stores:
-            self._stores[partition] = self._make_store()
-        return self._stores[partition]
+        if partition not in self._open:
+            self._open[partition] = self._stores.open(self.name, partition)
+        return self._open[partition]
 
     def open(self, partition: int) -> None:
         """Take a partition on, without rows."""
@@ -99,7 +97,7 @@ class TableStep(StatefulStep):
 
     def close(self, partition: int) -> None:
         """Let a partition go."""
-        if (store := self._stores.pop(partition, None)) is not None:
+        if (store := self._open.pop(partition, None)) is not None:
             store.close()
 
 

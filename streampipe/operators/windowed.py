@@ -25,7 +25,7 @@ from streampipe.operators.stream_time import StreamTimes
 from streampipe.operators.window_state import STREAM_TIME, WindowStateCodec
 from streampipe.records import IntArray, ProduceBatch, RecordBatch
 from streampipe.state.codec import window_key
-from streampipe.state.port import StateStore
+from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import WindowedAggregate
 
 _FOREVER = np.iinfo(np.int64).max
@@ -46,12 +46,10 @@ class WindowedStep(StatefulStep):
 
     timed = True
 
-    def __init__(
-        self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, make_store: Callable[[], StateStore]
-    ) -> None:
+    def __init__(self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         super().__init__(node.name, effects)
         assert node.key is not None
-        self._node, self._key, self._make_store = node, node.key, make_store
+        self._node, self._key, self._stores = node, node.key, stores
         self.changelog = node.changelog
         self._size, self._grace = node.window.size_ms, node.window.grace_ms
         check_key_columns(node.name, self._key, schema)
@@ -235,7 +233,7 @@ class WindowedStep(StatefulStep):
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""
-        self._partitions[partition] = _Partition(self._make_store())
+        self._partitions[partition] = _Partition(self._stores.open(self.name, partition))
         self._times.open(partition)
 
     def restore(self, partition: int, batch: RecordBatch) -> None:

@@ -8,15 +8,16 @@ from streampipe.runtime.task import TopologyTask
 from streampipe.runtime.topic_schemas import TopicSchemas
 from streampipe.runtime.wiring import Wiring
 from streampipe.schemas.port import Registry
-from streampipe.state.memory import MemoryStore
-from streampipe.state.port import StateStore
+from streampipe.state.memory import MemoryStores
+from streampipe.state.port import Stores
 from streampipe.topology.nodes import Topology
 
 
 class TaskBuilder:
     """Builds tasks of one topology. The registry is asked during the first build; later ones need no network.
 
-    `folder` holds .avsc files; `sleep(seconds)` is how a handler's retry waits.
+    `folder` holds .avsc files; `sleep(seconds)` is how a handler's retry waits; `stores` keep the state, by default
+    in memory.
     """
 
     def __init__(
@@ -26,12 +27,12 @@ class TaskBuilder:
         folder: str,
         *,
         sleep: Callable[[float], None],
-        make_store: Callable[[], StateStore] = MemoryStore,
+        stores: Stores | None = None,
     ) -> None:
         self.topology = topology
         self._schemas = TopicSchemas(registry, folder)
-        self._sleep, self._make_store = sleep, make_store
+        self._sleep, self._stores = sleep, stores or MemoryStores()
 
     def build(self) -> TopologyTask:
         """A fresh task without state. Raises TopologyError, ConfigError, UnknownSubject, Unavailable."""
-        return Wiring(self.topology, self._schemas, self._sleep, self._make_store).task()
+        return Wiring(self.topology, self._schemas, self._sleep, self._stores).task()

@@ -21,7 +21,7 @@ from streampipe.runtime.topic_schemas import TopicSchemas
 from streampipe.schemas.codec import parse_record
 from streampipe.schemas.evolution import defaults_of
 from streampipe.schemas.types import schema_of
-from streampipe.state.port import StateStore
+from streampipe.state.port import Stores
 from streampipe.topology import nodes
 from streampipe.topology.graph import sub_graphs
 from streampipe.topology.nodes import Node, Topology
@@ -35,9 +35,9 @@ class Wiring:
         topology: Topology,
         schemas: TopicSchemas,
         sleep: Callable[[float], None],
-        make_store: Callable[[], StateStore],
+        stores: Stores,
     ) -> None:
-        self._topology, self._schemas, self._sleep, self._make_store = topology, schemas, sleep, make_store
+        self._topology, self._schemas, self._sleep, self._stores = topology, schemas, sleep, stores
         self._effects = Effects(topology.app_id, topology.dead_letter_topic)
         self._steps: dict[int, Step] = {}
         self._columns: dict[int, pa.Schema] = {}
@@ -69,7 +69,7 @@ class Wiring:
                 return self._input(node.topic, source), source.schema
             case nodes.TableSource():
                 decoder = self._schemas.decoder(node.topic, node.schema)
-                table = TableStep(node, self._effects, decoder, self._make_store)
+                table = TableStep(node, self._effects, decoder, self._stores)
                 self._tables.append(table)
                 if not node.everywhere:
                     self._input(node.topic, table)
@@ -106,7 +106,7 @@ class Wiring:
         schema = self._columns[id(node.inputs[0])]
         match node:
             case nodes.WindowedAggregate():
-                return WindowedStep(node, self._effects, schema, self._make_store)
+                return WindowedStep(node, self._effects, schema, self._stores)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
 

@@ -35,3 +35,10 @@ class StateStore(Protocol):
 
     def close(self) -> None:
         """Release everything."""
+
+
+class Stores(Protocol):
+    """Where the stores of a worker come from."""
+
+    def open(self, name: str, partition: int) -> StateStore:
+        """The store of a step (`name`) for one partition. It is closed before it is opened again."""
