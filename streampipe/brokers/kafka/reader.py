@@ -37,6 +37,8 @@ class Polling:
         self._failed: StreampipeError | None = None
         self._ends: dict[TopicPartition, int] = {}
         self._starts: dict[TopicPartition, int] = {}
+        self._fetched: list[RecordBatch] = []
+        """What the poll under way has taken from librdkafka, and not handed over yet."""
         self._topic: str | None = None
         self._closed = False
         self._consumer = errors.open(lambda: make(self._on_error))
@@ -44,7 +46,7 @@ class Polling:
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """Up to `max_records`, waiting up to `timeout_s` for the first. Raises Unavailable, ConfigError, Fenced."""
         deadline = time.monotonic() + timeout_s
-        found: list[RecordBatch] = []
+        found = self._fetched = []
         count, wait = 0, 0.0
         while count < max_records:
             size = min(CHUNK, max_records - count) if count or not wait else 1
@@ -52,7 +54,7 @@ class Polling:
             for event in events:
                 self._on_event(event)
             got = sum(map(len, runs))
-            found += runs
+            found.extend(runs)
             count += got
             if self._interrupted():
                 break
@@ -62,10 +64,18 @@ class Polling:
                     break
             elif got < size:
                 break
+        self._fetched = []
         return self._handed_over(joined(found))
 
     def position(self, partition: TopicPartition) -> int:
-        """Offset of the next record to be handed over."""
+        """Offset of the next record to be handed over.
+
+        Also while a poll is under way, which is when a listener asks: librdkafka is past what the poll's earlier
+        chunks hold, but nobody has seen that yet.
+        """
+        for batch in self._fetched:
+            if batch.topic == partition.topic and (mine := batch.partitions == partition.partition).any():
+                return int(batch.offsets[mine][0])
         [answer] = self._errors.call("reading a position", lambda: self._consumer.position([place(partition)]))
         reached = self._ends.get(partition, OFFSET_INVALID)
         if answer.offset >= 0 or reached >= 0:
