@@ -89,7 +89,7 @@ class TopologyTask:
         steps = self._inputs[batch.topic]
         decoded = [step.decode(batch) for step in steps]  # all that may be unavailable, before any effect
         partitions = np.unique(batch.partitions).tolist()
-        self._settle(partitions)
+        self._settle(partitions, batch.topic)
         first = Origin.of(batch)
         for step, columns in zip(steps, decoded, strict=True):
             origin = Origin.of(batch)
@@ -107,14 +107,20 @@ class TopologyTask:
             step.settle()
         self._effects.settle()
 
-    def _settle(self, partitions: Collection[int]) -> None:
-        """State of these partitions has been restored, or they would not be processed: open it."""
-        if self._unsettled:
-            for step in self._steps:
-                for partition in partitions:
-                    if (step.name, partition) in self._unsettled:
-                        self._unsettled.discard((step.name, partition))
-                        step.restored(partition)
+    def _settle(self, partitions: Collection[int], topic: str | None = None) -> None:
+        """State of these partitions has been restored, or they would not be processed: open it.
+
+        Only that of the sub-topologies which read `topic`: partitions of the same number of others may be on their way.
+        """
+        if not self._unsettled:
+            return
+        for sub, (_, steps) in zip(self.subtopologies, self._stateful, strict=True):
+            if topic is None or topic in (*sub.streams, *sub.tables):
+                for step in steps:
+                    for partition in partitions:
+                        if (step.name, partition) in self._unsettled:
+                            self._unsettled.discard((step.name, partition))
+                            step.restored(partition)
 
     def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
         """Let stream time of these idle partitions follow the wall clock."""
