@@ -133,3 +133,13 @@ def test_an_abort_that_could_not_replace_its_client_can_be_called_again() -> Non
     producer.abort()
     producer.begin()
     assert [name for name, _ in fresh.calls] == ["list_topics", "init_transactions", "begin_transaction"]
+
+
+def test_a_client_that_closes_is_not_asked_for_its_membership_since_it_may_never_answer() -> None:
+    client = Scripted(committed=[[at(ZERO, 7)]])
+    consumer, assign = joined(client)
+    assign(ZERO)
+    client.__dict__["close"] = lambda: consumer._on_revoke(client, [at(ZERO, -1001)])  # type: ignore[arg-type] # as librdkafka does
+    consumer.close()
+    assert client.arguments("consumer_group_metadata") == []
+    assert consumer.assignment() == set()

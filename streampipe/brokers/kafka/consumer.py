@@ -202,8 +202,9 @@ class KafkaConsumer(Polling):
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         gone = _ours(partitions)
-        # the rebalance that brought us here began a new generation, and the listener may commit in it
-        self._token = consumer.consumer_group_metadata()
+        if not self._closed:  # a closing client may never answer, while it holds the interpreter's lock
+            # the rebalance that brought us here began a new generation, and the listener may commit in it
+            self._token = consumer.consumer_group_metadata()
         self._tell("on_revoked", gone)
         self._remove(gone)
 
