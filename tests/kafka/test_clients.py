@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from concurrent.futures import Future
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 
+from streampipe.brokers.kafka.admin import KafkaAdmin
 from streampipe.brokers.kafka.consumer import KafkaConsumer
 from streampipe.brokers.kafka.errors import Translator
 from streampipe.brokers.kafka.producer import KafkaProducer
@@ -117,6 +119,38 @@ def test_a_partition_whose_start_is_unknown_is_assigned_all_the_same(reset: str,
     with pytest.raises((Unavailable, ConfigError)) if told else nullcontext():
         consumer.poll(10, 0.0)
     assert consumer.assignment() == {ZERO}
+
+
+STALE = [KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION]
+
+
+@pytest.mark.parametrize("code", STALE)
+@pytest.mark.parametrize("told", ["by the call", "by the partition"])
+def test_a_start_is_looked_up_again_when_a_partition_has_another_leader(code: int, told: str) -> None:
+    stale = refused(code) if told == "by the call" else [at(ZERO, -1, code)]
+    client = Scripted(committed=[[], []], offsets_for_times=[stale, [at(ZERO, 5)]])
+    consumer, _ = joined(client)
+    before = len(client.arguments("list_topics"))
+    with pytest.raises(Unavailable, match="leader"):
+        consumer._start(ZERO)
+    assert len(client.arguments("list_topics")) == before + 1  # so that the next try goes to the new leader
+    assert consumer._start(ZERO) == 5
+
+
+@pytest.mark.parametrize("code", STALE)
+def test_offsets_are_looked_up_again_when_a_partition_has_another_leader(code: int) -> None:
+    def answer(result: Any) -> dict[Any, Any]:
+        future: Future[Any] = Future()
+        (future.set_exception if isinstance(result, Exception) else future.set_result)(result)
+        return {KafkaPartition("in", 0): future}
+
+    known = SimpleNamespace(topics={"in": SimpleNamespace(error=None, partitions={0: None})})
+    client = Scripted(
+        list_offsets=[answer(refused(code)), answer(SimpleNamespace(offset=9))], list_topics=[known]
+    )  # fmt: skip
+    admin = KafkaAdmin(lambda: client, ERRORS, lambda _: None)  # type: ignore[arg-type,return-value] # as a client
+    assert admin.offsets([ZERO], "latest") == {ZERO: 9}
+    assert len(client.arguments("list_topics")) == 1
 
 
 def test_an_abort_that_could_not_replace_its_client_can_be_called_again() -> None:

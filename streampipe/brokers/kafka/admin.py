@@ -14,7 +14,7 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewTopic
 
-from streampipe.brokers.kafka.errors import UNKNOWN_TOPIC, Translator, kafka_error
+from streampipe.brokers.kafka.errors import STALE_LEADER, UNKNOWN_TOPIC, Translator, kafka_error
 from streampipe.brokers.kafka.reader import close_within_deadline
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S
 from streampipe.brokers.port import At, GroupInfo, Isolation, Member, TopicInfo
@@ -33,7 +33,7 @@ _NO_COORDINATOR = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
 _HAS_MEMBERS = {KafkaError.NON_EMPTY_GROUP, KafkaError.UNKNOWN_MEMBER_ID, KafkaError.STALE_MEMBER_EPOCH}
-_NO_LEADER = {KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError._NOENT} | UNKNOWN_TOPIC
+_NO_LEADER = {KafkaError._NOENT} | STALE_LEADER | UNKNOWN_TOPIC
 _EXISTS = {KafkaError.TOPIC_ALREADY_EXISTS}
 _ENDS: dict[str, Callable[[], OffsetSpec]] = {"earliest": OffsetSpec.earliest, "latest": OffsetSpec.latest}
 _POLL_S = 0.02

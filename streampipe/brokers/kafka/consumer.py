@@ -162,12 +162,21 @@ class KafkaConsumer(Polling):
         known = self._committed_within(seconds, partitions)
         missing = [place(p, self._reset) for p in partitions if p not in known]
         if missing:
-            answer = self._errors.call(
-                "looking up offsets", lambda: self._consumer.offsets_for_times(missing, timeout=REQUEST_TIMEOUT_S)
-            )
-            self._check(answer, "looking up offsets")
-            known |= {TopicPartition(p.topic, p.partition): p.offset for p in answer}
+            known |= {TopicPartition(p.topic, p.partition): p.offset for p in self._look_up(missing)}
         return known
+
+    def _look_up(self, asked: list[KafkaPartition]) -> list[KafkaPartition]:
+        doing = "looking up offsets"
+        try:
+            answer: list[KafkaPartition] = self._errors.call(
+                doing, lambda: self._consumer.offsets_for_times(asked, timeout=REQUEST_TIMEOUT_S)
+            )
+            self._check(answer, doing)
+        except Unavailable:
+            # before the next try, or it may go to the leader of old
+            self._errors.call(doing, lambda: self._consumer.list_topics(timeout=REQUEST_TIMEOUT_S))
+            raise
+        return answer
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         added = _ours(partitions)

@@ -37,6 +37,14 @@ UNREACHABLE = {
     KafkaError._MSG_TIMED_OUT,
     KafkaError.REQUEST_TIMED_OUT,
 }
+STALE_LEADER = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+}
+"""What librdkafka knows of a partition's leader is out of date, as after a broker restarted. It calls none of these
+retriable; asking for the metadata, then once more, is."""
 TOO_LARGE = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.RECORD_LIST_TOO_LARGE}
 
 
@@ -75,6 +83,8 @@ class Translator:
             return UnknownTopic(topic)
         if code in TOO_LARGE:
             return TransactionAborted(f"{what}; raise max.message.bytes of the topic and message.max.bytes")
+        if code in STALE_LEADER:
+            return Unavailable(f"{what}; the leader of a partition changes, try again")
         if code in UNREACHABLE:
             return self.unreachable(f"{doing}: {error.str()}")
         if error.fatal():
