@@ -16,7 +16,7 @@ from typing import Literal
 
 import polars as pl
 
-AggregateKind = Literal["count", "sum", "mean", "min", "max", "quantile"]
+AggregateKind = Literal["count", "sum", "mean", "min", "max", "quantile", "collect"]
 
 RELATIVE_ERROR = 0.01
 """Guaranteed relative error of `quantile`."""
@@ -29,6 +29,8 @@ class Aggregate:
     kind: AggregateKind
     column: pl.Expr | None = None
     q: float = 0.0
+    limit: int = 0
+    """Largest number of values that it keeps, where it keeps values."""
 
 
 def _expression(column: str | pl.Expr) -> pl.Expr:
@@ -69,3 +71,13 @@ def quantile(column: str | pl.Expr, q: float) -> Aggregate:
     if not 0 <= q <= 1:
         raise ValueError(f"quantile {q}: must be between 0 and 1")
     return Aggregate("quantile", _expression(column), q)
+
+
+def collect(column: str | pl.Expr, *, limit: int = 1_000) -> Aggregate:
+    """The values as a list, in arrival order; the first `limit` of them, what comes after is left out.
+
+    The list of what nothing gives is empty. Raises ValueError for a limit below 1.
+    """
+    if limit < 1:
+        raise ValueError(f"collect limit {limit}: must be at least 1")
+    return Aggregate("collect", _expression(column), limit=limit)

@@ -75,6 +75,12 @@ class Slots:
         np.maximum.at(self.timestamp, slots, timestamps)
         self.dirty[slots] = True
 
+    def discard_untouched(self, slots: IntArray) -> None:
+        """Forget those of these slots that were made for records of which none was taken."""
+        untouched = slots[self.timestamp[slots] == _NEVER]
+        if len(untouched):
+            self.free(untouched)
+
     def free(self, slots: IntArray) -> None:
         """Forget these slots."""
         at = slots.tolist()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import StateCorrupted
-from streampipe.operators.accumulators import Accumulator
+from streampipe.operators.accumulators import Accumulator, ObjectAccumulator
 from streampipe.operators.slots import Slots
 from streampipe.records import IntArray
 from streampipe.state.codec import Sealer, parse_window_key, window_key
@@ -18,17 +18,18 @@ STREAM_TIME = b""
 """State key under which a partition's stream time is kept; no window key is empty."""
 
 _TIME = struct.Struct(">q")
-_COUNT = struct.Struct(">I")
+_LENGTH = struct.Struct(">I")
 
 
 class WindowStateCodec:
-    """Payload: largest event time, every array of every accumulator, then the sketches as (count, pairs) each."""
+    """Payload: largest event time, every array of every accumulator, then the objects, each after its length."""
 
     def __init__(
         self, name: str, accumulators: Mapping[str, Accumulator], key: Mapping[str, pa.DataType], window: str
     ) -> None:
         self._name = name
         self._accumulators = list(accumulators.values())
+        self._objects = [a for a in self._accumulators if isinstance(a, ObjectAccumulator)]
         arrays = [a.dtype.newbyteorder(">") for acc in self._accumulators for a in acc.arrays]
         self._row = np.dtype([("t", ">i8"), *((f"a{i}", d) for i, d in enumerate(arrays))])
         shape = [
@@ -48,9 +49,9 @@ class WindowStateCodec:
             rows[f"a{i}"] = array[at]
         data, size = rows.tobytes(), self._row.itemsize
         payloads = [data[i : i + size] for i in range(0, len(data), size)]
-        for accumulator in self._accumulators:
-            if accumulator.objects:
-                payloads = [p + _pairs(accumulator.sketches[s]) for p, s in zip(payloads, at.tolist(), strict=True)]
+        for accumulator in self._objects:
+            held = [accumulator.dump(accumulator.objects[s]) for s in at.tolist()]
+            payloads = [p + _LENGTH.pack(len(h)) + h for p, h in zip(payloads, held, strict=True)]
         keys = [
             window_key(slots.keys[s], start) for s, start in zip(at.tolist(), slots.start[at].tolist(), strict=True)
         ]
@@ -72,10 +73,19 @@ class WindowStateCodec:
             for array in accumulator.arrays:
                 array[at] = rows[f"a{i}"]
                 i += 1
-        rest = [p[size:] for p in payloads]
-        for accumulator in self._accumulators:
-            if accumulator.objects:
-                rest = [_unpair(accumulator.sketches, s, r) for s, r in zip(at.tolist(), rest, strict=True)]
+        if self._objects:
+            for slot, payload in zip(at.tolist(), payloads, strict=True):
+                self._load(slot, payload, size)
+
+    def _load(self, slot: int, payload: bytes, start: int) -> None:
+        try:
+            for accumulator in self._objects:
+                (length,) = _LENGTH.unpack_from(payload, start)
+                start += _LENGTH.size
+                accumulator.objects[slot] = accumulator.load(payload[start : start + length])
+                start += length
+        except (struct.error, ValueError):
+            raise StateCorrupted(f"state {self._name!r}: a value is not one that this version writes") from None
 
     def encode_time(self, stream_time: int) -> bytes:
         """A stream time in ms, sealed."""
@@ -84,14 +94,3 @@ class WindowStateCodec:
     def decode_time(self, value: bytes) -> int:
         """A stream time in ms. Raises StateCorrupted."""
         return int(_TIME.unpack(self._sealer.unseal([value])[0])[0])
-
-
-def _pairs(sketch: dict[int, int]) -> bytes:
-    return _COUNT.pack(len(sketch)) + np.array(sorted(sketch.items()), ">i8").tobytes()
-
-
-def _unpair(sketches: list[dict[int, int]], slot: int, data: bytes) -> bytes:
-    end = 4 + 16 * _COUNT.unpack_from(data)[0]
-    pairs = np.frombuffer(data[4:end], ">i8").reshape(-1, 2)
-    sketches[slot] = dict(pairs.tolist())
-    return data[end:]

@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
-from streampipe.operators.accumulators import accumulator
+from streampipe.operators.aggregation import Aggregation
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
-from streampipe.operators.expressions import Evaluator, ExpressionStep
 from streampipe.operators.frame import Column, Frame, Mask, Origin
 from streampipe.operators.grouping import as_physical, check_key_columns, group, key_bytes, null_rows
 from streampipe.operators.slots import Slots
@@ -55,14 +54,11 @@ class WindowedStep(StatefulStep):
         check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
         _check_key_types(node.name, self._key, self._key_types)
-        inputs = {n: a.column for n, a in node.aggregates.items() if a.column is not None}
-        evaluate = Evaluator(node.name, [e.alias(n) for n, e in inputs.items()], schema) if inputs else None
-        types = {f.name: f.type for f in evaluate.fields} if evaluate else {}
-        self._inputs = ExpressionStep(node.name, effects, evaluate) if evaluate else None
-        self._aggregates = {n: accumulator(node.name, n, a, types.get(n)) for n, a in node.aggregates.items()}
-        self._slots = Slots(list(self._aggregates.values()))
+        self._aggregation = Aggregation(node.name, effects, node.aggregates, schema)
+        accumulators = self._aggregation.accumulators
+        self._slots = Slots(list(accumulators.values()))
         key = dict(zip(self._key, self._key_types, strict=True))
-        self._codec = WindowStateCodec(node.name, self._aggregates, key, f"tumbling {self._size}")
+        self._codec = WindowStateCodec(node.name, accumulators, key, f"tumbling {self._size}")
         self._partitions: dict[int, _Partition] = {}
         self._times = StreamTimes()
         self._tombstones: list[tuple[int, bytes]] = []
@@ -70,10 +66,7 @@ class WindowedStep(StatefulStep):
             *(schema.field(c).with_nullable(False) for c in self._key),
             pa.field("window_start", _UTC_MS, nullable=False),
             pa.field("window_end", _UTC_MS, nullable=False),
-            *(
-                pa.field(n, a.result_type, node.aggregates[n].kind not in {"count", "sum"})
-                for n, a in self._aggregates.items()
-            ),
+            *self._aggregation.fields,
         ])  # fmt: skip
 
     # --- records ------------------------------------------------------------------------------------------------
@@ -118,9 +111,7 @@ class WindowedStep(StatefulStep):
         self.effects.dead_letters(frame, rows, self.name, reason)
 
     def _add(self, frame: Frame) -> None:
-        columns: dict[str, Column] = {}
-        if self._inputs is not None:
-            frame, columns = self._inputs.evaluated(frame)
+        frame, columns = self._aggregation.evaluated(frame)
         if not len(frame):
             return
         starts = frame.timestamps - frame.timestamps % self._size
@@ -130,9 +121,9 @@ class WindowedStep(StatefulStep):
         slots = self._slots.find(frame.partitions[groups.first], starts[groups.first], list(zip(*values, strict=True)))
         self._expect_close(frame.partitions[groups.first], starts[groups.first])
         of_row = slots[groups.of]
-        self._slots.touch(of_row, frame.timestamps)
-        for name, aggregate in self._aggregates.items():
-            aggregate.update(of_row, columns.get(name))
+        added = self._aggregation.update(frame, columns, of_row)
+        self._slots.touch(of_row[added], frame.timestamps[added])
+        self._slots.discard_untouched(slots)
 
     def _expect_close(self, partitions: IntArray, starts: IntArray) -> None:
         for partition in np.unique(partitions).tolist():
@@ -181,7 +172,7 @@ class WindowedStep(StatefulStep):
         ]
         start = slots.start[at]
         arrays += [pa.array(start).cast(_UTC_MS), pa.array(start + self._size).cast(_UTC_MS)]
-        arrays += [a.result(at) for a in self._aggregates.values()]
+        arrays += self._aggregation.results(at)
         columns = {n: Column(arrow=a) for n, a in zip(self.schema.names, arrays, strict=True)}
         keys = key_bytes({c: columns[c] for c in self._key})
         self.emit(Frame(columns, Origin(self.name, keys, slots.timestamp[at], slots.partition[at])))

@@ -107,6 +107,7 @@ def windowed(emit: str = "final", late: str = "dead_letter", grace: int = 20) ->
     window.agg(
         n=agg.count(), xs=agg.count("x"), total=agg.sum("x"), ys=agg.sum("y"), mean=agg.mean("y"),
         low=agg.min("x"), high=agg.max("y"), p90=agg.quantile("y", 0.9),
+        first_three=agg.collect("x", limit=3),
     ).to("out")  # fmt: skip
     return p
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streampipe import Processor, Tumbling, agg
 from streampipe.errors import StateCorrupted, TopologyError
-from streampipe.operators.accumulators import bucket_value, buckets
+from streampipe.operators.accumulators.quantile import bucket_value, buckets
 from tests.operators.driver import Driver, Event, Result
 from tests.operators.pipelines import SCHEMAS, windowed
 
