@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -120,7 +121,40 @@ def windowed_drop() -> Processor:
     return windowed("final", "drop")
 
 
+def add_or_fail(sum_so_far: float, y: float) -> float:
+    """A function of the user's that fails now and then, whatever the order of its calls."""
+    if y < -900:
+        raise ValueError("far below")
+    return sum_so_far + y
+
+
+def tally(state: dict[str, int], event: dict[str, Any]) -> dict[str, int]:
+    """Changes the state it is given before it fails."""
+    state["n"] += 1
+    if event["x"] == 7:
+        raise ValueError("seven")
+    state["total"] += event["x"] or 0
+    return state
+
+
+def aggregated(emit: str = "final") -> Processor:
+    p = Processor(f"aggregated-{emit}")
+    window = p.source("in", key="k").window(Tumbling(50, grace=20), emit=emit)  # type: ignore[arg-type]
+    window.agg(
+        n=agg.count(), opened=agg.first("x"), closed=agg.last("y"), named=agg.last("k"), spread=agg.stddev("y"),
+        population=agg.stddev("x", population=True), kinds=agg.approx_distinct("y", precision=7),
+        best=agg.top_k("y", 3), longest=agg.max("k"), ys=agg.collect("y", limit=5),
+        both=agg.collect(pl.struct("x", "y"), limit=3), total=agg.reduce(add_or_fail, "y"),
+        tallied=agg.aggregate({"n": 0, "total": 0}, tally),
+    ).to("out")  # fmt: skip
+    return p
+
+
+def aggregated_updates() -> Processor:
+    return aggregated("updates")
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
-    windowed_drop,
+    windowed_drop, aggregated, aggregated_updates,
 ]  # fmt: skip

@@ -5,6 +5,6 @@ gives for rows never depends on how they were cut into batches.
 """
 
 from streampipe.operators.accumulators.base import Accumulator, ObjectAccumulator
-from streampipe.operators.accumulators.make import accumulator
+from streampipe.operators.accumulators.make import accumulator, check_mergeable
 
-__all__ = ["Accumulator", "ObjectAccumulator", "accumulator"]
+__all__ = ["Accumulator", "ObjectAccumulator", "accumulator", "check_mergeable"]
