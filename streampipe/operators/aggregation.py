@@ -86,6 +86,16 @@ class Aggregation:
         # the text of a foreign exception may quote the payload, so only its type and place are kept
         return Reason("processing", type(error).__name__, f"aggregate {name!r}: {place(error)}")
 
+    @property
+    def calls_functions(self) -> bool:
+        """Whether functions of the user's have a say, so that a row may turn out to be a dead letter."""
+        return bool(self._functions)
+
+    def merge(self, into: IntArray, source: IntArray) -> None:
+        """Fold slot source[i] into slot into[i], in the order given; see `Accumulator.merge`."""
+        for one in self.accumulators.values():
+            one.merge(into, source)
+
     def results(self, slots: IntArray) -> list[pa.Array]:
         """The columns of `fields` for these slots."""
         return [a.result(slots) for a in self.accumulators.values()]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import pyarrow as pa
 
@@ -133,7 +131,10 @@ class AlignedStep(WindowedStep):
             slots.pending[pending] = False
         self._write(self._moved())
 
-    def _came_back(self, partition: int, at: IntArray, meta: Mapping[bytes, bytes]) -> None:  # noqa: ARG002
+    def _came_back(self, partition: int, at: IntArray) -> None:
+        if not self._final:
+            self._slots.emitted[at] = False
         self._expect(at)
-        if not self._retention and self._final:  # kept by a policy that is no longer
-            self._releasing[partition].add(self._slots.end[at], at[self._slots.emitted[at]])
+        if self._final and not self._retention:  # they were kept by a policy that is none any more
+            kept = at[self._slots.emitted[at]]
+            self._releasing[partition].add(self._slots.end[kept], kept)

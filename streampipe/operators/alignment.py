@@ -16,8 +16,8 @@ import numpy as np
 from streampipe.records import IntArray
 from streampipe.windows import DAY_MS, Hopping, Tumbling
 
-_EPOCH = datetime(1970, 1, 1)
-_LAST_DAY = (datetime(MAXYEAR - 1, 1, 1) - _EPOCH).days
+_EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local times, whose zone is another matter
+_LAST_DAY = (MAXYEAR - 1 - 1970) * 365
 _MS = timedelta(milliseconds=1)
 
 

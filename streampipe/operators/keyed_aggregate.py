@@ -21,12 +21,14 @@ from streampipe.state.codec import KeyValues
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
 
+Home = tuple[int, KeyValues]
+"""Partition and key."""
 Change = tuple[int, bytes, bytes | None]
 """Partition, key and value of a changelog record; no value deletes."""
 
 
 class KeyedAggregateStep(StatefulStep):
-    """Aggregates by key. `_slots` hold them; what a slot stands for, and when it speaks, is for those derived to say."""
+    """Aggregates by key, in slots. What a slot stands for, and when it speaks, is for those derived to say."""
 
     _codec_type: type[WindowStateCodec] = WindowStateCodec
     _table_type: type[Table] = Slots
@@ -87,10 +89,15 @@ class KeyedAggregateStep(StatefulStep):
         values = [as_physical(c.take(groups.first).arrow).to_pylist() for c in self._key_columns(frame)]
         return list(zip(*values, strict=True))
 
-    def _result(self, at: IntArray, more: Sequence[pa.Array], aggregates: Sequence[pa.Array], times: IntArray) -> None:
-        """Emit a row for each of these slots, with these columns behind the key and these event times."""
-        slots = self._slots
-        values = zip(*(slots.keys[s] for s in at.tolist()), strict=True)
+    def _result(
+        self,
+        of: Sequence[Home],
+        more: Sequence[pa.Array],
+        aggregates: Sequence[pa.Array],
+        times: IntArray,
+    ) -> None:
+        """Emit a row for each of these partitions and keys, with these columns behind the key and these event times."""
+        values = zip(*(key for _, key in of), strict=True)
         keys = [
             pa.array(list(v), as_physical(pa.array([], t)).type).cast(t)
             for v, t in zip(values, self._key_types, strict=True)
@@ -98,7 +105,13 @@ class KeyedAggregateStep(StatefulStep):
         arrays = zip(self.schema.names, [*keys, *more, *aggregates], strict=True)
         columns = {name: Column(arrow=array) for name, array in arrays}
         record_keys = key_bytes({c: columns[c] for c in self._key})
-        self.emit(Frame(columns, Origin(self.name, record_keys, times, slots.partition[at])))
+        partitions = np.array([partition for partition, _ in of], np.int64)
+        self.emit(Frame(columns, Origin(self.name, record_keys, times, partitions)))
+
+    def _homes(self, at: IntArray) -> list[Home]:
+        """Partition and key of these slots."""
+        keys = self._slots.keys
+        return [(p, keys[s]) for p, s in zip(self._slots.partition[at].tolist(), at.tolist(), strict=True)]
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -106,8 +119,12 @@ class KeyedAggregateStep(StatefulStep):
         """These slots are over: no state of theirs is left after the next flush."""
         stored = at[self._slots.stored[at]]
         if len(stored):
-            self._gone += zip(self._slots.partition[stored].tolist(), self._codec.keys(self._slots, stored), strict=True)
+            self._gone += zip(self._slots.partition[stored].tolist(), self._stored_keys(stored), strict=True)
         self._slots.free(at)
+
+    def _stored_keys(self, at: IntArray) -> list[bytes]:
+        """Under which keys these slots are stored."""
+        return self._codec.keys(self._slots, at)
 
     def _write(self, more: Sequence[Change] = ()) -> None:
         """Bring stores and changelog up to date: what is gone, what changed, and `more`."""
@@ -121,11 +138,11 @@ class KeyedAggregateStep(StatefulStep):
         if not changes:
             return
         partitions, keys, values = (list(column) for column in zip(*changes, strict=True))
-        self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))  # type: ignore[arg-type]
+        self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
         of_row = np.array(partitions)
         for partition in set(partitions):
             rows = np.flatnonzero(of_row == partition).tolist()
-            self._open[partition].put_many([keys[i] for i in rows], [values[i] for i in rows])  # type: ignore[index, misc]
+            self._open[partition].put_many([keys[i] for i in rows], [values[i] for i in rows])
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""

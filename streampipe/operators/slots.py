@@ -13,7 +13,8 @@ from streampipe.operators.accumulators import Accumulator
 from streampipe.records import IntArray
 from streampipe.state.codec import KeyValues
 
-_NEVER = np.iinfo(np.int64).min
+NO_RECORD = np.iinfo(np.int64).min
+"""Timestamp of a slot without records."""
 
 
 class Table:
@@ -55,7 +56,7 @@ class Table:
             self.keys[slot] = key
         at = np.array(fresh, np.int64)
         self.partition[at], self.start[at] = partitions, starts
-        self.timestamp[at], self.live[at] = _NEVER, True
+        self.timestamp[at], self.live[at] = NO_RECORD, True
         return at
 
     def _allocate(self, n: int) -> list[int]:
@@ -83,7 +84,8 @@ class Table:
 
     def untouched(self, slots: IntArray) -> IntArray:
         """Those of these slots that hold no record yet."""
-        return slots[self.timestamp[slots] == _NEVER]
+        fresh: IntArray = slots[self.timestamp[slots] == NO_RECORD]
+        return fresh
 
     def discard_untouched(self, slots: IntArray) -> None:
         """Forget those of these slots that were made for records of which none was taken."""

@@ -10,14 +10,14 @@ the retention, taking records and correcting its result; then it is released. El
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
 
 from streampipe.operators.deadlines import Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
-from streampipe.operators.frame import Frame, Mask
+from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.keyed_aggregate import Change, KeyedAggregateStep
 from streampipe.operators.stream_time import StreamTimes
 from streampipe.operators.window_state import STREAM_TIME
@@ -71,7 +71,7 @@ class WindowedStep(KeyedAggregateStep):
         """Add rows to their windows, or say that they are late; `seen` is stream time as each row sees it."""
         raise NotImplementedError
 
-    def _evaluated(self, frame: Frame, seen: IntArray) -> tuple[Frame, IntArray, dict]:
+    def _evaluated(self, frame: Frame, seen: IntArray) -> tuple[Frame, IntArray, dict[str, Column]]:
         """The rows whose aggregates can be evaluated, with what goes with them."""
         of_record = np.zeros(len(frame.origin.keys), np.int64)
         of_record[frame.indexes] = seen
@@ -149,13 +149,13 @@ class WindowedStep(KeyedAggregateStep):
         if len(at):
             slots = self._slots
             bounds = [pa.array(column[at]).cast(UTC_MS) for column in (slots.start, slots.end)]
-            self._result(at, [*bounds, *more], self._aggregation.results(at), slots.timestamp[at])
+            self._result(self._homes(at), [*bounds, *more], self._aggregation.results(at), slots.timestamp[at])
 
     # --- state --------------------------------------------------------------------------------------------------
 
     def _moved(self) -> list[Change]:
         """Stream times that changed since they were last written."""
-        return [(p, STREAM_TIME, self._codec.encode_time(t)) for p, t in self._times.take_moved()]
+        return [(p, STREAM_TIME, self._encode_time(p, t)) for p, t in self._times.take_moved()]
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""
@@ -167,11 +167,17 @@ class WindowedStep(KeyedAggregateStep):
         """Open windows come back. Raises StateCorrupted."""
         at, meta = self._restored_slots(partition)
         if STREAM_TIME in meta:
-            self._times.restore(partition, self._codec.decode_time(meta[STREAM_TIME]))
-        self._came_back(partition, at, meta)
+            self._times.restore(partition, self._decode_time(partition, meta[STREAM_TIME]))
+        self._came_back(partition, at)
 
-    def _came_back(self, partition: int, at: IntArray, meta: Mapping[bytes, bytes]) -> None:
-        """These slots have been restored, with these entries besides them."""
+    def _encode_time(self, partition: int, stream_time: int) -> bytes:  # noqa: ARG002 - for those that keep more
+        return self._codec.encode_time(stream_time)
+
+    def _decode_time(self, partition: int, value: bytes) -> int:  # noqa: ARG002 - likewise
+        return self._codec.decode_time(value)
+
+    def _came_back(self, partition: int, at: IntArray) -> None:
+        """These slots have been restored."""
         raise NotImplementedError
 
     def close(self, partition: int) -> None:

@@ -11,10 +11,11 @@ from streampipe.operators.edges import SinkStep, SourceStep
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.running import RunningStep
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.table import JoinStep, TableStep
-from streampipe.operators.windowed import WindowedStep
+from streampipe.operators.windows import windowed_step
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.runtime.topic_schemas import TopicSchemas
@@ -106,7 +107,9 @@ class Wiring:
         schema = self._columns[id(node.inputs[0])]
         match node:
             case nodes.WindowedAggregate():
-                return WindowedStep(node, self._effects, schema, self._stores)
+                return windowed_step(node, self._effects, schema, self._stores)
+            case nodes.RunningAggregate():
+                return RunningStep(node, self._effects, schema, self._stores)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
 
