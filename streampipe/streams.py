@@ -139,7 +139,7 @@ class Stream:
         table is joined on anything but the stream's own key.
         """
         on = (on,) if isinstance(on, str) else tuple(on)
-        _one_of("join how", how, JoinKind)
+        one_of("join how", how, JoinKind)
         if not table.node.everywhere and self.node.key != on:
             raise TopologyError(
                 f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
@@ -189,9 +189,9 @@ class Stream:
         else "never". Raises TopologyError when the stream has no known key.
         """
         self._check_keyed("window")
-        _one_of("window emit", emit, EmitPolicy)
+        one_of("window emit", emit, EmitPolicy)
         if not isinstance(late, Update):
-            _one_of("window late", late, LatePolicy)
+            one_of("window late", late, LatePolicy)
         return Windowed(self, window, emit, late, _idle_after_ms(idle_after, emit), name)
 
     def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> Stream:
@@ -284,6 +284,7 @@ def _idle_after_ms(idle_after: Duration | None, emit: EmitPolicy) -> int | None:
     return after_ms
 
 
-def _one_of(what: str, given: str, kind: object) -> None:
+def one_of(what: str, given: str, kind: object) -> None:
+    """Raise TopologyError unless it is among the literals of `kind`."""
     if given not in get_args(kind):
         raise TopologyError(f"{what}={given!r}: use one of {', '.join(map(repr, get_args(kind)))}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from streampipe.operators.edges import SinkStep, SourceStep
+from streampipe.operators.edges import SinkStep, SourceStep, Times
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
@@ -63,9 +63,8 @@ class Wiring:
         """The step that a node's followers hang on, and the columns it gives them."""
         match node:
             case nodes.Source():
-                source = SourceStep(
-                    node.name, self._effects, self._schemas.decoder(node.topic, node.schema), node.event_time
-                )
+                times = Times(node.event_time, node.max_ahead_ms, node.invalid_timestamp)
+                source = SourceStep(node.name, self._effects, self._schemas.decoder(node.topic, node.schema), times)
                 self._check_key(node, source.schema)
                 return self._input(node.topic, source), source.schema
             case nodes.TableSource():
@@ -94,7 +93,7 @@ class Wiring:
         decoder, encoder = self._schemas.internal(node.topic, schema)
         sink = SinkStep(node.name, self._effects, node.topic, encoder, node.key)
         self._steps[id(node.inputs[0])].children.append(sink)
-        return self._input(node.topic, SourceStep(node.name, self._effects, decoder, None)), decoder.arrow
+        return self._input(node.topic, SourceStep(node.name, self._effects, decoder)), decoder.arrow
 
     def _inner(self, node: Node) -> tuple[Step, pa.Schema]:
         if isinstance(node, nodes.Sink):

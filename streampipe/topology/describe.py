@@ -73,7 +73,9 @@ def detail(node: Node) -> str:
         case TableSource():
             return f"{'global table' if node.everywhere else 'table'} {node.topic} by {', '.join(node.key or ())}"
         case Source():
-            return f"topic {node.topic}" + (f", event time {node.event_time}" if node.event_time else "")
+            time = f", event time {node.event_time}" if node.event_time else ""
+            ahead = "" if node.max_ahead_ms is None else f" at most {node.max_ahead_ms / 1000:g}s ahead"
+            return f"topic {node.topic}{time}{ahead}"
         case Filter():
             return readable(node.predicate)
         case WithColumns() | Select():
