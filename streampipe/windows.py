@@ -31,7 +31,7 @@ def milliseconds(duration: Duration) -> int:
 
 
 DAY_MS = _UNITS_MS["d"]
-MAX_WINDOWS = 10_000
+MAX_WINDOWS = 1_000
 """Hopping windows that one record may fall into."""
 
 

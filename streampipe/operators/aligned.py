@@ -8,13 +8,16 @@ import pyarrow as pa
 from streampipe.operators.alignment import alignment
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
-from streampipe.operators.grouping import Groups, group
+from streampipe.operators.grouping import group
 from streampipe.operators.slots import Slots
 from streampipe.operators.windowed import Window, WindowedStep
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Hopping, Tumbling
+
+_AT_ONCE = 1_000_000
+"""Pairs of record and window that are looked at together: bounds memory, changes no result."""
 
 
 class AlignedStep(WindowedStep):
@@ -43,19 +46,25 @@ class AlignedStep(WindowedStep):
             frame, seen = self._late(frame, late, missed), seen[~late]
         if len(frame):
             frame, seen, columns = self._evaluated(frame, seen)
+        at_once = _AT_ONCE // self._alignment.depth
+        for first in range(0, len(frame), at_once):
+            rows = np.arange(first, min(first + at_once, len(frame)))
+            if len(rows) == len(frame):
+                self._add(frame, seen, columns)
+            else:
+                self._add(frame.take(rows), seen[rows], {name: column.take(rows) for name, column in columns.items()})
         if len(frame):
-            self._add(frame, seen, columns)
             self._count_in(frame)
 
     def _add(self, frame: Frame, seen: IntArray, columns: dict[str, Column]) -> None:
         lasts = self._alignment.latest(frame.timestamps)
-        groups = group(self._key_columns(frame), lasts, frame.partitions)
         if self._alignment.depth == 1:
+            groups = group(self._key_columns(frame), lasts, frame.partitions)
             starts = self._alignment.starts(lasts[groups.first])
             made = self._slots.find(frame.partitions[groups.first], starts, self._key_values(frame, groups))
             of_row = made[groups.of]
         else:
-            rows, made, of_row = self._in_several(frame, seen, lasts, groups)
+            rows, made, of_row = self._in_several(frame, seen, lasts)
             frame, columns = frame.take(rows), {name: column.take(rows) for name, column in columns.items()}
         fresh = self._slots.untouched(made)
         added = self._aggregation.update(frame, columns, of_row)
@@ -65,28 +74,26 @@ class AlignedStep(WindowedStep):
         self._slots.discard_untouched(fresh)
         self._expect(fresh[self._slots.live[fresh]])
 
-    def _in_several(
-        self, frame: Frame, seen: IntArray, lasts: IntArray, groups: Groups
-    ) -> tuple[IntArray, IntArray, IntArray]:
+    def _in_several(self, frame: Frame, seen: IntArray, lasts: IntArray) -> tuple[IntArray, IntArray, IntArray]:
         """The windows of rows that may be in several: rows by position, one after the other, and the slot of each.
 
         Also every slot there is among them. A row counts in those of its windows that are still open.
         """
-        back = np.arange(self._alignment.depth)
-        windows = lasts[groups.first][:, None] - back
-        ends = self._alignment.ends(windows.ravel()).reshape(windows.shape)[groups.of]
+        numbers = lasts[:, None] - np.arange(self._alignment.depth)
+        ends = self._alignment.ends(numbers.ravel()).reshape(numbers.shape)
         open_ = (ends > frame.timestamps[:, None]) & (ends + (self._grace + self._retention) > seen[:, None])
-        open_ &= windows[groups.of] >= self._alignment.first
-        rows, which = np.nonzero(open_)
-        pairs, of_pair = np.unique(groups.of[rows] * len(back) + which, return_inverse=True)
-        home, which = np.divmod(pairs, len(back))
-        keys = self._key_values(frame, groups)
+        rows, which = np.nonzero(open_ & (numbers >= self._alignment.first))
+        of_key = group(self._key_columns(frame), frame.partitions)
+        keys = self._key_values(frame, of_key)
+        number = numbers[rows, which]
+        pairs = group([], of_key.of[rows], number)
+        homes = rows[pairs.first]
         made = self._slots.find(
-            frame.partitions[groups.first[home]],
-            self._alignment.starts(windows[home, which]),
-            [keys[g] for g in home.tolist()],
+            frame.partitions[homes],
+            self._alignment.starts(number[pairs.first]),
+            [keys[g] for g in of_key.of[homes].tolist()],
         )
-        return rows, made, made[of_pair]
+        return rows, made, made[pairs.of]
 
     def _expect(self, fresh: IntArray) -> None:
         """These slots are new: note when their windows close."""

@@ -135,6 +135,7 @@ class SlidingStep(WindowedStep):
         self._closed_before: dict[int, int] = {}
         """Windows that ended before this are closed, by partition."""
         self._numbers: dict[int, int] = {}
+        self._over: list[IntArray] = []
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -215,8 +216,8 @@ class SlidingStep(WindowedStep):
                 left = times[mine] + (self._grace + 1)
                 self._closing[partition].add(left, at[mine])
                 self._closing[partition].add(left + (self._difference + 1), at[mine])
-            # late records are counted in windows made of other ones, up to three differences back
-            self._releasing[partition].add(times[mine] + (3 * self._difference + self._takes_for + 2), at[mine])
+            # late records are counted in windows made of other ones, which reaches some differences back
+            self._releasing[partition].add(times[mine] + (4 * self._difference + self._takes_for + 2), at[mine])
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -234,8 +235,7 @@ class SlidingStep(WindowedStep):
         self._tell(homes, records, windows.take(np.flatnonzero((before <= ends) & (ends < now))))
 
     def _release(self, at: IntArray) -> None:
-        self._tell_pending(at[self._slots.pending[at]])
-        self._forget(at)
+        self._over.append(at)  # what is told at the flush may still be made of them
 
     def _forget(self, at: IntArray) -> None:
         gone: dict[Home, set[int]] = {}
@@ -307,6 +307,9 @@ class SlidingStep(WindowedStep):
     def flush(self) -> None:
         """Emit pending updates, and write new records to stores and changelog."""
         self._tell_pending(np.flatnonzero(self._slots.pending))
+        over, self._over = self._over, []
+        if over:
+            self._forget(np.concatenate(over))
         self._write(self._moved())
 
     def _encode_time(self, partition: int, stream_time: int) -> bytes:
@@ -330,6 +333,7 @@ class SlidingStep(WindowedStep):
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
+        self._over = [at[self._slots.partition[at] != partition] for at in self._over]
         super().close(partition)
         self._closed_before.pop(partition, None)
         self._index = {home: held for home, held in self._index.items() if home[0] != partition}

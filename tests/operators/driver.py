@@ -64,7 +64,7 @@ class Driver:
         self.registry = _registry(folder)
         self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None)
         self._encoders = {t: AvroEncoder(s, self.registry.register(f"{t}-value", s)) for t, s in schemas.items()}
-        self._offsets: Counter[TopicPartition] = Counter()
+        self.offsets: Counter[TopicPartition] = Counter()
         self.result = Result()
         self.task = self.start()
 
@@ -93,9 +93,9 @@ class Driver:
 
     def _record(self, event: Event, value: bytes | None) -> Record:
         at = TopicPartition(event.topic, event.partition)
-        self._offsets[at] += 1
+        self.offsets[at] += 1
         key = None if event.key is None else event.key.encode()
-        return Record(event.topic, event.partition, self._offsets[at] - 1, event.timestamp, key, value)
+        return Record(event.topic, event.partition, self.offsets[at] - 1, event.timestamp, key, value)
 
     def feed(self, events: Iterable[Event], size: int | None = None) -> Driver:
         """Process events in batches of at most `size` records (None: as large as runs of one topic allow)."""
