@@ -113,9 +113,9 @@ class AlignedStep(WindowedStep):
     # --- time ---------------------------------------------------------------------------------------------------
 
     def _close(self, at: IntArray) -> None:
-        slots, at = self._slots, self._slots.sorted(at)
+        slots = self._slots
         if self._final:
-            self._emit(at)
+            self._emit(slots.sorted(at))
             slots.pending[at], slots.emitted[at], slots.dirty[at] = False, True, True
         if not self._retention:
             self._release(at)

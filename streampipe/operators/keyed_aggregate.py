@@ -91,27 +91,30 @@ class KeyedAggregateStep(StatefulStep):
 
     def _result(
         self,
-        of: Sequence[Home],
+        keys: Sequence[KeyValues],
+        partitions: IntArray,
         more: Sequence[pa.Array],
         aggregates: Sequence[pa.Array],
         times: IntArray,
     ) -> None:
-        """Emit a row for each of these partitions and keys, with these columns behind the key and these event times."""
-        values = zip(*(key for _, key in of), strict=True)
-        keys = [
-            pa.array(list(v), as_physical(pa.array([], t)).type).cast(t)
-            for v, t in zip(values, self._key_types, strict=True)
+        """Emit a row for each of these keys and partitions, with these columns behind the key and these event times."""
+        key_columns = [
+            pa.array(list(values), as_physical(pa.array([], kind)).type).cast(kind)
+            for values, kind in zip(zip(*keys, strict=True), self._key_types, strict=True)
         ]
-        arrays = zip(self.schema.names, [*keys, *more, *aggregates], strict=True)
+        arrays = zip(self.schema.names, [*key_columns, *more, *aggregates], strict=True)
         columns = {name: Column(arrow=array) for name, array in arrays}
         record_keys = key_bytes({c: columns[c] for c in self._key})
-        partitions = np.array([partition for partition, _ in of], np.int64)
         self.emit(Frame(columns, Origin(self.name, record_keys, times, partitions)))
+
+    def _keys(self, at: IntArray) -> list[KeyValues]:
+        """The keys of these slots."""
+        keys = self._slots.keys
+        return [keys[slot] for slot in at.tolist()]
 
     def _homes(self, at: IntArray) -> list[Home]:
         """Partition and key of these slots."""
-        keys = self._slots.keys
-        return [(p, keys[s]) for p, s in zip(self._slots.partition[at].tolist(), at.tolist(), strict=True)]
+        return list(zip(self._slots.partition[at].tolist(), self._keys(at), strict=True))
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -129,15 +132,16 @@ class KeyedAggregateStep(StatefulStep):
     def _write(self, more: Sequence[Change] = ()) -> None:
         """Bring stores and changelog up to date: what is gone, what changed, and `more`."""
         slots, dirty = self._slots, np.flatnonzero(self._slots.dirty)
-        changes: list[Change] = [(partition, key, None) for partition, key in self._gone]
-        self._gone = []
-        if len(dirty):
-            changes += zip(slots.partition[dirty].tolist(), *self._codec.encode(slots, dirty), strict=True)
-            slots.dirty[dirty], slots.stored[dirty] = False, True
-        changes += more
-        if not changes:
+        gone, self._gone = self._gone, []
+        keys, values = self._codec.encode(slots, dirty) if len(dirty) else ([], [])
+        partitions = [*(p for p, _ in gone), *slots.partition[dirty].tolist(), *(p for p, _, _ in more)]
+        keys = [*(k for _, k in gone), *keys, *(k for _, k, _ in more)]
+        slots.dirty[dirty], slots.stored[dirty] = False, True
+        self._log(partitions, keys, [*(None for _ in gone), *values, *(v for *_, v in more)])
+
+    def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
+        if not keys:
             return
-        partitions, keys, values = (list(column) for column in zip(*changes, strict=True))
         self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
         of_row = np.array(partitions)
         for partition in set(partitions):

@@ -41,5 +41,7 @@ class RunningStep(KeyedAggregateStep):
         """Emit what changed, and write it to stores and changelog."""
         at = np.flatnonzero(self._slots.dirty)
         if len(at):
-            self._result(self._homes(at), (), self._aggregation.results(at), self._slots.timestamp[at])
+            slots = self._slots
+            results = self._aggregation.results(at)
+            self._result(self._keys(at), slots.partition[at], (), results, slots.timestamp[at])
         self._write()

@@ -268,7 +268,7 @@ class SessionStep(WindowedStep):
             bounds = [pa.array(times, pa.int64()).cast(UTC_MS) for times in (starts, ends)]
             nulls = [pa.nulls(len(void), f.type) for f in self._aggregation.fields]
             more = [*bounds, pa.array(np.ones(len(void), np.bool_))]
-            self._result(list(zip(partitions, keys, strict=True)), more, nulls, np.array(ends, np.int64))
+            self._result(keys, np.array(partitions, np.int64), more, nulls, np.array(ends, np.int64))
 
     # --- state --------------------------------------------------------------------------------------------------
 

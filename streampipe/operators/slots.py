@@ -95,14 +95,16 @@ class Table:
 
     def free(self, slots: IntArray) -> None:
         """Forget these slots."""
-        at = slots.tolist()
-        for slot in at:
-            self.keys[slot] = ()
+        self._drop_keys(slots)
         for name in self.columns:
             getattr(self, name)[slots] = 0
         for accumulator in self.accumulators:
             accumulator.reset(slots)
-        self._free += at
+        self._free += slots.tolist()
+
+    def _drop_keys(self, slots: IntArray) -> None:
+        for slot in slots.tolist():
+            self.keys[slot] = ()
 
     def of(self, partition: int) -> IntArray:
         """Every slot of a partition."""
@@ -135,9 +137,9 @@ class Slots(Table):
                 found[i] = self._index[groups[i]] = slot
         return np.array(found, np.int64)
 
-    def free(self, slots: IntArray) -> None:
-        """Forget these slots."""
+    def _drop_keys(self, slots: IntArray) -> None:
+        keys, index = self.keys, self._index
         groups = zip(self.partition[slots].tolist(), self.start[slots].tolist(), slots.tolist(), strict=True)
         for partition, start, slot in groups:
-            del self._index[partition, start, self.keys[slot]]
-        super().free(slots)
+            del index[partition, start, keys[slot]]
+            keys[slot] = ()

@@ -149,7 +149,8 @@ class WindowedStep(KeyedAggregateStep):
         if len(at):
             slots = self._slots
             bounds = [pa.array(column[at]).cast(UTC_MS) for column in (slots.start, slots.end)]
-            self._result(self._homes(at), [*bounds, *more], self._aggregation.results(at), slots.timestamp[at])
+            results = self._aggregation.results(at)
+            self._result(self._keys(at), slots.partition[at], [*bounds, *more], results, slots.timestamp[at])
 
     # --- state --------------------------------------------------------------------------------------------------
 
