@@ -16,9 +16,11 @@ from streampipe.windows import Window
 from tests.operators.driver import Driver, Event
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
+from tests.operators.window_oracle import oracle
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+OPS = ("tumbling", "hopping", "sliding", "session")
 SCHEMAS = {"a": avro("A", k="string", v="string")}
 
 Told = tuple[int, str, int, int, tuple[str, ...] | None, int]
@@ -104,3 +106,46 @@ def test_final_sliding_windows_say_once_what_kafka_streams_said_last(case: dict[
     assert len(told) == len(closed)
     for n, _, _, end, _, _ in told:
         assert max(times[: n + 1]) > end + case["grace"] >= max(times[:n])
+
+
+@pytest.mark.parametrize("case", named("session", "final"))
+def test_final_sessions_are_those_of_kafka_streams_unless_it_took_one_back(case: dict[str, Any]) -> None:
+    # its suppression lets a session go at end + grace, though records may extend it for a gap longer
+    told = ours(case)
+    by_definition = oracle(window(case))
+    for row in numbered(case):
+        by_definition.take(row)
+    values = [value for _, _, value, _ in case["input"]]
+    expected = {at: tuple(values[n] for n in numbers) for at, numbers in by_definition.said.items()}
+    assert {at: what for at, (what, _) in last(told).items()} == expected
+    assert len(told) == len(expected)
+    theirs_last = last(theirs(case), ordered=False)
+    early = [at for at in theirs_last if any(meets(at, other, case["gap"]) for other in theirs_last if other != at)]
+    last_time = max(time for *_, time in case["input"])
+    closed = {at: what for at, what in theirs_last.items() if at[2] + case["gap"] + case["grace"] < last_time}
+    if not early:
+        assert last(told, ordered=False) == closed
+
+
+def meets(one: tuple[str, int, int], other: tuple[str, int, int], gap: int) -> bool:
+    return one[0] == other[0] and one[1] <= other[2] + gap and other[1] <= one[2] + gap
+
+
+def numbered(case: dict[str, Any]) -> list[tuple[str, int, int]]:
+    return [(key, n, time) for n, (_, key, _, time) in enumerate(case["input"])]
+
+
+@pytest.mark.parametrize("case", [c for op in OPS for c in named(op, "updates")])
+def test_the_definition_that_all_else_is_held_to_is_that_of_kafka_streams(case: dict[str, Any]) -> None:
+    by_definition = oracle(window(case), final=False)
+    values = [value for _, _, value, _ in case["input"]]
+    said: dict[Any, Any] = {}
+    told = {n: {} for n in range(len(values))}  # type: dict[int, dict[Any, Any]]
+    for n, key, start, end, content, _ in theirs(case):
+        told[n][key, start, end] = None if content is None else tuple(sorted(content))
+    for n, row in enumerate(numbered(case)):
+        by_definition.take(row)
+        said.update(told[n])
+        assert {at: tuple(sorted(values[i] for i in numbers)) for at, numbers in by_definition.said.items()} == {
+            at: content for at, content in said.items() if content is not None
+        }

@@ -87,7 +87,7 @@ def places(window: Tumbling | Hopping, time: int) -> Iterator[tuple[int, int]]:
     if window.zone is None:
         size, advance = window.size_ms, window.advance_ms
         first = max(n for n in range(-2, 1) if n * advance + window.offset_ms <= 0)
-        n = first
+        n = max(first, (time - size) // advance - 2)
         while n * advance + window.offset_ms <= time:
             start = n * advance + window.offset_ms
             if time < start + size:
