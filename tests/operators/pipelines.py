@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from streampipe import Processor, Skip, Tumbling, agg
+from streampipe import Hopping, Processor, Session, Skip, Sliding, Tumbling, Update, agg
+from streampipe.windows import Window
 
 
 def avro(name: str, **fields: object) -> str:
@@ -154,7 +155,78 @@ def aggregated_updates() -> Processor:
     return aggregated("updates")
 
 
+def together(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Two tallies as one."""
+    return {name: one[name] + other[name] for name in one}
+
+
+def in_windows(name: str, window: Window, emit: str = "final", late: Any = "dead_letter") -> Processor:
+    """Any window, with aggregates of every sort, one of which fails now and then."""
+    p = Processor(name)
+    stream = p.source("in", key="k").window(window, emit=emit, late=late)  # type: ignore[arg-type]
+    stream.agg(
+        n=agg.count(), ys=agg.sum("y"), low=agg.min("x"), p90=agg.quantile("y", 0.9), opened=agg.first("x"),
+        seen=agg.collect("x", limit=5), tallied=agg.aggregate({"n": 0, "total": 0}, tally, merge=together),
+    ).to("out")  # fmt: skip
+    return p
+
+
+def hopping() -> Processor:
+    return in_windows("hopping", Hopping(50, advance=15, grace=20))
+
+
+def hopping_updates() -> Processor:
+    return in_windows("hopping-updates", Hopping(50, advance=15, grace=20), "updates")
+
+
+def hopping_corrected_updates() -> Processor:
+    return in_windows("hopping-corrected", Hopping(50, advance=15, grace=20), late=Update(60))
+
+
+def daily() -> Processor:
+    return in_windows("daily", Tumbling("1d", zone="Europe/Berlin"))
+
+
+def sliding() -> Processor:
+    return in_windows("sliding", Sliding(30, grace=20))
+
+
+def sliding_updates() -> Processor:
+    return in_windows("sliding-updates", Sliding(30, grace=20), "updates")
+
+
+def sliding_corrected_updates() -> Processor:
+    return in_windows("sliding-corrected", Sliding(30, grace=20), late=Update(60))
+
+
+def session() -> Processor:
+    return in_windows("session", Session(20, grace=10))
+
+
+def session_drop() -> Processor:
+    return in_windows("session-drop", Session(20), late="drop")
+
+
+def session_updates() -> Processor:
+    return in_windows("session-updates", Session(20, grace=10, retention=100), "updates")
+
+
+def session_corrected_updates() -> Processor:
+    return in_windows("session-corrected", Session(20, grace=10), late=Update(60))
+
+
+def running_updates() -> Processor:
+    p = Processor("running")
+    p.source("in", key="k").agg(n=agg.count(), ys=agg.sum("y"), tallied=agg.aggregate({"n": 0, "total": 0}, tally)).to(
+        "out"
+    )
+    return p
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
-    windowed_drop, aggregated, aggregated_updates,
+    windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
+    sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
+    running_updates,
 ]  # fmt: skip
+"""Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""
