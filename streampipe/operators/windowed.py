@@ -138,9 +138,13 @@ class WindowedStep(KeyedAggregateStep):
     def advance(self, now_ms: int, idle: Collection[int]) -> None:
         """Stream time of idle partitions follows the wall clock while something waits for it."""
         for partition in idle:
-            if partition in self._open and len(self._closing[partition]):
+            if partition in self._open and self._waits(partition):
                 self._times.follow(partition, now_ms)
         self._pass_time()
+
+    def _waits(self, partition: int) -> bool:
+        """Whether something of a partition waits for time to pass."""
+        return bool(len(self._closing[partition]) or (not self._final and len(self._releasing[partition])))
 
     # --- results ------------------------------------------------------------------------------------------------
 

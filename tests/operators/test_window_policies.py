@@ -142,6 +142,8 @@ def test_windows_follow_the_clock_after_the_silence_that_they_ask_for(
     quiet.task.advance(10_000, {0: after_s or 1e9})
     quiet.finish()
     assert bool(told(quiet)) == (after_s is not None and options.get("emit") != "updates")
+    quiet.feed([event("a", 12)])
+    assert len(quiet.result.dead) == (after_s is not None)
 
 
 @kinds
