@@ -4,6 +4,9 @@ from streampipe import aggregates as agg
 from streampipe.policies import Fatal, Retry, Retryable, Skip
 from streampipe.processor import Processor
 from streampipe.streams import Stream, Table
-from streampipe.windows import Tumbling
+from streampipe.windows import Hopping, Session, Sliding, Tumbling, Update
 
-__all__ = ["Fatal", "Processor", "Retry", "Retryable", "Skip", "Stream", "Table", "Tumbling", "agg"]
+__all__ = [
+    "Fatal", "Hopping", "Processor", "Retry", "Retryable", "Session", "Skip", "Sliding", "Stream", "Table", "Tumbling",
+    "Update", "agg",
+]  # fmt: skip

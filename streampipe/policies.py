@@ -13,6 +13,7 @@ FAILURE_CLASSES: tuple[str, ...] = get_args(FailureClass)
 """The closed set of reasons for a dead letter, also a metric label."""
 
 LatePolicy = Literal["dead_letter", "drop"]
+InvalidTimestampPolicy = Literal["dead_letter", "drop"]
 EmitPolicy = Literal["final", "updates"]
 Guarantee = Literal["exactly-once", "at-least-once"]
 

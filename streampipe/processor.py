@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 from streampipe.errors import TopologyError
-from streampipe.streams import Stream, Table
+from streampipe.policies import InvalidTimestampPolicy
+from streampipe.streams import Stream, Table, one_of
 from streampipe.topology import nodes
 from streampipe.topology.builder import Builder, Columns, checked_name, key_of
 from streampipe.topology.nodes import Node, Topology
+from streampipe.windows import Duration, milliseconds
 
 
 class Processor:
@@ -33,6 +35,8 @@ class Processor:
         event_time: str | None = None,
         key: Columns | None = None,
         schema: str | None = None,
+        max_ahead: Duration | None = None,
+        invalid_timestamp: InvalidTimestampPolicy | None = None,
         name: str | None = None,
     ) -> Stream:
         """Records of a topic, as columns of its reader schema.
@@ -41,11 +45,21 @@ class Processor:
         `key`: declares which columns the record key is made of, so that no repartition is needed for them.
         `schema`: path of an .avsc file or schema text; by default <schemas folder>/<topic>.avsc, else the latest
         one that the registry has for <topic>-value.
+        `max_ahead`: how far ahead of the wall clock a record's time may be, except in a replay, which knows no clock.
+        `invalid_timestamp`: whether a record with a time beyond that, or with none (null or negative), is a dead letter
+        of class `validation` or dropped and counted. By default it is a dead letter; one with a negative timestamp of
+        its own, where no `event_time` is named, only if it comes to a window.
         """
         checked_name(topic, "topic")
+        max_ahead_ms = None if max_ahead is None else milliseconds(max_ahead)
+        if max_ahead_ms is not None and max_ahead_ms < 0:
+            raise TopologyError(f"source {topic!r}: max_ahead={max_ahead!r} must not be negative")
+        if invalid_timestamp is not None:
+            one_of(f"source {topic!r} invalid_timestamp", invalid_timestamp, InvalidTimestampPolicy)
         return self._stream(
-            nodes.Source, name or topic, key=key_of(key), topic=topic, event_time=event_time, schema=schema
-        )
+            nodes.Source, name or topic, key=key_of(key), topic=topic, event_time=event_time, schema=schema,
+            max_ahead_ms=max_ahead_ms, invalid_timestamp=invalid_timestamp,
+        )  # fmt: skip
 
     def table(self, topic: str, *, key: Columns, schema: str | None = None, name: str | None = None) -> Table:
         """The latest value by key of a topic, co-partitioned with the streams that join it on the same key."""

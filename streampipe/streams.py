@@ -14,7 +14,7 @@ from streampipe.policies import EmitPolicy, LatePolicy, Retry
 from streampipe.topology import nodes
 from streampipe.topology.builder import Builder, Columns, checked_name
 from streampipe.topology.nodes import Node
-from streampipe.windows import Tumbling
+from streampipe.windows import Duration, Update, Window, milliseconds
 
 JoinKind = Literal["inner", "left"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -139,7 +139,7 @@ class Stream:
         table is joined on anything but the stream's own key.
         """
         on = (on,) if isinstance(on, str) else tuple(on)
-        _one_of("join how", how, JoinKind)
+        one_of("join how", how, JoinKind)
         if not table.node.everywhere and self.node.key != on:
             raise TopologyError(
                 f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
@@ -174,20 +174,52 @@ class Stream:
         return Stream(self._builder, self._builder.add(node))
 
     def window(
-        self, window: Tumbling, *, emit: EmitPolicy = "final", late: LatePolicy = "dead_letter", name: str | None = None
+        self,
+        window: Window,
+        *,
+        emit: EmitPolicy = "final",
+        late: LatePolicy | Update = "dead_letter",
+        idle_after: Duration | None = None,
+        name: str | None = None,
     ) -> Windowed:
         """Group by key and window. `final`: one result a window, when it closes; `updates`: at most one a commit.
 
-        Raises TopologyError when the stream has no known key.
+        `late` is what becomes of a record whose windows are all closed. `idle_after`: how long a partition must be
+        silent before its windows close by the wall clock (outside of replays): by default "30s" if results are final,
+        else "never". Raises TopologyError when the stream has no known key.
         """
+        self._check_keyed("window")
+        one_of("window emit", emit, EmitPolicy)
+        if not isinstance(late, Update):
+            one_of("window late", late, LatePolicy)
+        return Windowed(self, window, emit, late, _idle_after_ms(idle_after, emit), name)
+
+    def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> Stream:
+        """Aggregate by key alone, for ever: at most one update for each key and commit, with all records so far.
+
+        Columns are the key and one for each aggregate. Raises TopologyError when the stream has no known key.
+        """
+        self._check_keyed("agg")
+        return self._aggregate(nodes.RunningAggregate, "agg", name, aggregates)
+
+    def _check_keyed(self, what: str) -> None:
         if self.node.key is None:
             raise TopologyError(
-                f"window after {self.node.name!r}: the stream has no known key; call .key_by(column) before it, "
+                f"{what} after {self.node.name!r}: the stream has no known key; call .key_by(column) before it, "
                 f"or declare source(..., key=column) if the records are keyed so already"
             )
-        _one_of("window emit", emit, EmitPolicy)
-        _one_of("window late", late, LatePolicy)
-        return Windowed(self, window, emit, late, name)
+
+    def _aggregate(
+        self, make: Callable[..., Node], kind: str, name: str | None, aggregates: dict[str, Aggregate], **fields: Any
+    ) -> Stream:
+        if not aggregates:
+            raise TopologyError("agg() needs at least one aggregate: agg(n=agg.count())")
+        unique = self._builder.named(name, kind)
+        changelog = f"{self._builder.app_id}-{unique}-changelog"
+        node = make(
+            name=unique, inputs=(self.node,), key=self.node.key, changelog=changelog, aggregates=aggregates, **fields
+        )
+        return Stream(self._builder, self._builder.add(node))
 
     def merge(self, *others: Stream, name: str | None = None) -> Stream:
         """Records of this and other streams, which must have the same columns, as they come."""
@@ -226,30 +258,33 @@ class Windowed:
     """A stream grouped by key and window, waiting to be told what to compute."""
 
     stream: Stream
-    window: Tumbling
+    window: Window
     emit: EmitPolicy
-    late: LatePolicy
+    late: LatePolicy | Update
+    idle_after_ms: int | None
     name: str | None
 
     def agg(self, **aggregates: Aggregate) -> Stream:
-        """Aggregate: columns are the key, `window_start`, `window_end` (UTC) and one for each aggregate."""
-        if not aggregates:
-            raise TopologyError("agg() needs at least one aggregate: agg(n=agg.count())")
-        builder = self.stream._builder
-        name = builder.named(self.name, "window")
-        node = nodes.WindowedAggregate(
-            name=name,
-            inputs=(self.stream.node,),
-            key=self.stream.node.key,
-            window=self.window,
-            emit=self.emit,
-            late=self.late,
-            aggregates=aggregates,
-            changelog=f"{builder.app_id}-{name}-changelog",
-        )
-        return Stream(builder, builder.add(node))
+        """Aggregate: columns are the key, `window_start`, `window_end` (UTC) and one for each aggregate.
+
+        Sessions whose results may be taken back have a Boolean column `retracted` before the aggregates.
+        """
+        return self.stream._aggregate(
+            nodes.WindowedAggregate, "window", self.name, aggregates,
+            window=self.window, emit=self.emit, late=self.late, idle_after_ms=self.idle_after_ms,
+        )  # fmt: skip
 
 
-def _one_of(what: str, given: str, kind: object) -> None:
+def _idle_after_ms(idle_after: Duration | None, emit: EmitPolicy) -> int | None:
+    if idle_after is None:
+        return milliseconds("30s") if emit == "final" else None
+    after_ms = None if idle_after == "never" else milliseconds(idle_after)
+    if after_ms is not None and after_ms < 0:
+        raise TopologyError(f"window idle_after={idle_after!r}: use a length of time or 'never'")
+    return after_ms
+
+
+def one_of(what: str, given: str, kind: object) -> None:
+    """Raise TopologyError unless it is among the literals of `kind`."""
     if given not in get_args(kind):
         raise TopologyError(f"{what}={given!r}: use one of {', '.join(map(repr, get_args(kind)))}")

@@ -5,6 +5,7 @@ import streampipe
 
 def test_these_are_the_names_that_users_import() -> None:
     assert sorted(streampipe.__all__) == [
-        "Fatal", "Processor", "Retry", "Retryable", "Skip", "Stream", "Table", "Tumbling", "agg",
+        "Fatal", "Hopping", "Processor", "Retry", "Retryable", "Session", "Skip", "Sliding", "Stream", "Table",
+        "Tumbling", "Update", "agg",
     ]  # fmt: skip
     assert all(hasattr(streampipe, name) for name in streampipe.__all__)

@@ -174,6 +174,8 @@ class PrometheusObserver:
             self._dlq.labels(pipeline, topic, stage, failure_class).inc(count)
         for stage, count in output.late_drops.items():
             self._late.labels(pipeline, stage).inc(count)
+        for stage, count in output.invalid_drops.items():
+            self._invalid.labels(pipeline, stage).inc(count)
         now = self._wall_s()
         for partition in output.offsets.keys() & self._owned:
             self._last_progress.labels(pipeline, partition.topic, str(partition.partition)).set(now)
@@ -215,6 +217,9 @@ class PrometheusObserver:
         self._produced = self._counter("records_produced", "Records acknowledged by the broker.", "topic", "result")
         self._skew = self._counter("clock_skew_records", "Records from the future, by our clock.", "topic")
         self._late = self._counter("late_records_dropped", "Late records dropped by policy.", "stage")
+        self._invalid = self._counter(
+            "invalid_timestamps_dropped", "Records dropped by policy since their time cannot be used.", "stage"
+        )
         self._dlq = self._counter("dlq_records", "Dead letters.", "topic", "stage", "failure_class")
 
     def _declare_loop(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
@@ -9,8 +10,9 @@ import pyarrow as pa
 
 from streampipe.errors import TopologyError
 from streampipe.operators.effects import DROPPED, Effects, Reason, Step
-from streampipe.operators.frame import Column, Frame, Origin
+from streampipe.operators.frame import Column, Frame, Mask, Origin
 from streampipe.operators.grouping import as_physical, key_bytes
+from streampipe.policies import InvalidTimestampPolicy
 from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder, Encoder, Failure
 from streampipe.topology.nodes import Key
@@ -30,16 +32,25 @@ def report_failures(effects: Effects, frame: Frame, stage: str, failures: list[F
         effects.dead_letters(frame, rows, stage, lambda row: failure_reason(by_row[row]))
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What the event time of records is, and which times will do; see `topology.nodes.Source`."""
+
+    column: str | None = None
+    max_ahead_ms: int | None = None
+    invalid: InvalidTimestampPolicy | None = None
+
+
 class SourceStep(Step):
     """Decodes values into columns. Bad values are dead letters; tombstones carry no columns and are dropped."""
 
-    def __init__(self, name: str, effects: Effects, decoder: Decoder, event_time: str | None) -> None:
+    def __init__(self, name: str, effects: Effects, decoder: Decoder, times: Times | None = None) -> None:
         super().__init__(name, effects)
         self._decoder = decoder
-        self._event_time = event_time
+        self._times = times or Times()
         self.schema: pa.Schema = decoder.arrow
-        if event_time is not None:
-            _check_event_time(name, event_time, self.schema)
+        if self._times.column is not None:
+            _check_event_time(name, self._times.column, self.schema)
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode, without any effect yet. Raises Unavailable."""
@@ -55,25 +66,34 @@ class SourceStep(Step):
             self.process(frame)
 
     def process(self, frame: Frame) -> None:
-        """Take event time from its column, if one is named."""
-        self.emit(frame if self._event_time is None else self._timed(frame, self._event_time))
+        """Take event time from its column, if one is named, and let only usable times through."""
+        column, policy = self._times.column, self._times.invalid
+        times = frame.timestamps if column is None else _milliseconds(frame.columns[column])
+        if column is not None or policy is not None:
+            rule = "timestamp" if column is None else "event_time"
+            frame, times = self._refuse(frame, times, times < 0, rule, "is null or negative")
+        if self._times.max_ahead_ms is not None and self.effects.now_ms is not None:
+            ahead = times > self.effects.now_ms + self._times.max_ahead_ms
+            frame, times = self._refuse(frame, times, ahead, "max_ahead", "is too far ahead of the clock")
+        if column is not None:
+            frame.origin.timestamps = frame.origin.timestamps.copy()
+            frame.origin.timestamps[frame.indexes] = times
+            frame = Frame(frame.columns, frame.origin, frame.rows)
+        self.emit(frame)
 
-    def _timed(self, frame: Frame, event_time: str) -> Frame:
-        times = _milliseconds(frame.columns[event_time])
-        bad = times < 0
-        if bad.any():
-            reason = Reason(
-                "validation",
-                "ValidationError",
-                f"event time {event_time!r} is null or negative",
-                {"rule": "event_time"},
-            )
-            self.effects.dead_letters(frame, np.flatnonzero(bad), self.name, lambda _: reason)
-            frame = frame.filter(~bad)
-            times = times[~bad]
-        frame.origin.timestamps = frame.origin.timestamps.copy()
-        frame.origin.timestamps[frame.indexes] = times
-        return Frame(frame.columns, frame.origin, frame.rows)
+    def _refuse(self, frame: Frame, times: IntArray, bad: Mask, rule: str, what: str) -> tuple[Frame, IntArray]:
+        """The rows whose time can be used; the others go by policy before they could move stream time."""
+        if not bad.any():
+            return frame, times
+        rows = np.flatnonzero(bad)
+        if self._times.invalid == "drop":
+            frame.origin.mark(frame.indexes[rows], DROPPED)
+            self.effects.invalid_drops[self.name] += len(rows)
+        else:
+            name = "timestamp" if self._times.column is None else f"event time {self._times.column!r}"
+            reason = Reason("validation", "ValidationError", f"{name} {what}", {"rule": rule})
+            self.effects.dead_letters(frame, rows, self.name, lambda _: reason)
+        return frame.filter(~bad), times[~bad]
 
 
 def _check_event_time(name: str, column: str, schema: pa.Schema) -> None:

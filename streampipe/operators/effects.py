@@ -50,6 +50,9 @@ class Effects:
     dead: list[tuple[Record, Headers]] = field(default_factory=list)
     failures: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     late_drops: Counter[str] = field(default_factory=Counter)
+    invalid_drops: Counter[str] = field(default_factory=Counter)
+    now_ms: int | None = None
+    """Wall clock as the task was told with this batch; None in a replay."""
 
     def produce(self, topic: str, frame: Frame, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
         """Write rows of a frame to a topic; their records are ok."""

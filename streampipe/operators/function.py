@@ -196,10 +196,11 @@ def _reason(error: Exception, attempts: int) -> Reason:
     else:
         failure_class = "processing"
     # the text of a foreign exception may quote the payload, so only its type and place are kept
-    return Reason(failure_class, type(error).__name__, _place(error), {"attempt": str(attempts)})
+    return Reason(failure_class, type(error).__name__, place(error), {"attempt": str(attempts)})
 
 
-def _place(error: Exception) -> str:
+def place(error: Exception) -> str:
+    """Where an exception was raised: function, file and line."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

@@ -1,4 +1,4 @@
-"""Groups of a windowed aggregate as slots: every column of state is an array indexed by slot.
+"""Groups of an aggregate as slots: every column of state is an array indexed by slot.
 
 Finding a group's slot is one dictionary look-up for each distinct group of a batch; all else is arrays.
 """
@@ -13,56 +13,63 @@ from streampipe.operators.accumulators import Accumulator
 from streampipe.records import IntArray
 from streampipe.state.codec import KeyValues
 
-_NEVER = np.iinfo(np.int64).min
+NO_RECORD = np.iinfo(np.int64).min
+"""Timestamp of a slot without records."""
 
 
-class Slots:
-    """Slots in use, by (partition, window start, key)."""
+class Table:
+    """State of groups in columns, by slot. What a slot stands for is for others to know; see `Slots`."""
 
     def __init__(self, accumulators: Sequence[Accumulator]) -> None:
         self.accumulators = accumulators
         self.partition = np.zeros(0, np.int64)
         self.start = np.zeros(0, np.int64)
+        """Where the slot's window begins, in ms."""
+        self.end = np.zeros(0, np.int64)
+        """Where it ends, in ms."""
         self.timestamp = np.zeros(0, np.int64)
         """Largest event time of the slot's records, in ms."""
         self.live = np.zeros(0, np.bool_)
         self.dirty = np.zeros(0, np.bool_)
         """Changed since the last flush."""
+        self.pending = np.zeros(0, np.bool_)
+        """To be emitted at the next flush."""
+        self.emitted = np.zeros(0, np.bool_)
+        """Its window was closed, and its final result emitted."""
         self.stored = np.zeros(0, np.bool_)
-        """In the changelog, so that closing needs a tombstone."""
+        """In the changelog, so that the end of it needs a tombstone."""
         self.keys: list[KeyValues] = []
-        self._index: dict[tuple[int, int, KeyValues], int] = {}
         self._free: list[int] = []
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.live) - len(self._free)
 
-    def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[KeyValues]) -> IntArray:
-        """Slots of these distinct groups, new ones empty."""
-        groups = list(zip(partitions.tolist(), starts.tolist(), keys, strict=True))
-        found = list(map(self._index.get, groups))
-        missing = [i for i, slot in enumerate(found) if slot is None]
-        if missing:
-            fresh = self._allocate(len(missing))
-            for i, slot in zip(missing, fresh, strict=True):
-                found[i] = self._index[groups[i]] = slot
-                self.keys[slot] = keys[i]
-            at = np.array(fresh, np.int64)
-            self.partition[at], self.start[at] = partitions[missing], starts[missing]
-            self.timestamp[at], self.live[at] = _NEVER, True
-        return np.array(found, np.int64)
+    @property
+    def columns(self) -> list[str]:
+        """Names of the arrays."""
+        return [name for name, column in vars(self).items() if isinstance(column, np.ndarray)]
+
+    def take(self, partitions: IntArray, starts: IntArray, keys: Sequence[KeyValues]) -> IntArray:
+        """Fresh slots, empty."""
+        fresh = self._allocate(len(keys))
+        for slot, key in zip(fresh, keys, strict=True):
+            self.keys[slot] = key
+        at = np.array(fresh, np.int64)
+        self.partition[at], self.start[at] = partitions, starts
+        self.timestamp[at], self.live[at] = NO_RECORD, True
+        return at
 
     def _allocate(self, n: int) -> list[int]:
         if len(self._free) < n:
             self._grow(n - len(self._free))
-        taken = self._free[-n:]
-        del self._free[-n:]
+        taken = self._free[len(self._free) - n :]
+        del self._free[len(self._free) - n :]
         return taken
 
     def _grow(self, at_least: int) -> None:
         old = len(self.live)
         size = old + max(at_least, old, 1024)
-        for name in ("partition", "start", "timestamp", "live", "dirty", "stored"):
+        for name in self.columns:
             array = getattr(self, name)
             setattr(self, name, np.concatenate([array, np.zeros(size - old, array.dtype)]))
         for accumulator in self.accumulators:
@@ -75,21 +82,64 @@ class Slots:
         np.maximum.at(self.timestamp, slots, timestamps)
         self.dirty[slots] = True
 
+    def untouched(self, slots: IntArray) -> IntArray:
+        """Those of these slots that hold no record yet."""
+        fresh: IntArray = slots[self.timestamp[slots] == NO_RECORD]
+        return fresh
+
+    def discard_untouched(self, slots: IntArray) -> None:
+        """Forget those of these slots that were made for records of which none was taken."""
+        untouched = self.untouched(slots)
+        if len(untouched):
+            self.free(untouched)
+
     def free(self, slots: IntArray) -> None:
         """Forget these slots."""
-        at = slots.tolist()
-        for slot, partition, start in zip(at, self.partition[slots].tolist(), self.start[slots].tolist(), strict=True):
-            del self._index[partition, start, self.keys[slot]]
-            self.keys[slot] = ()
-        self.live[slots] = self.dirty[slots] = self.stored[slots] = False
+        self._drop_keys(slots)
+        for name in self.columns:
+            getattr(self, name)[slots] = 0
         for accumulator in self.accumulators:
             accumulator.reset(slots)
-        self._free += at
+        self._free += slots.tolist()
+
+    def _drop_keys(self, slots: IntArray) -> None:
+        for slot in slots.tolist():
+            self.keys[slot] = ()
+
+    def of(self, partition: int) -> IntArray:
+        """Every slot of a partition."""
+        return np.flatnonzero(self.live & (self.partition == partition))
 
     def sorted(self, slots: IntArray) -> IntArray:
         """These slots by window, partition and key: an order that no cut into batches can change."""
         order = sorted(
-            zip(self.start[slots].tolist(), self.partition[slots].tolist(), (self.keys[s] for s in slots.tolist()),
-                slots.tolist(), strict=True)
+            zip(self.end[slots].tolist(), self.start[slots].tolist(), self.partition[slots].tolist(),
+                (self.keys[s] for s in slots.tolist()), slots.tolist(), strict=True)
         )  # fmt: skip
         return np.array([slot for *_, slot in order], np.int64)
+
+
+class Slots(Table):
+    """Slots in use, one for each (partition, window start, key)."""
+
+    def __init__(self, accumulators: Sequence[Accumulator]) -> None:
+        super().__init__(accumulators)
+        self._index: dict[tuple[int, int, KeyValues], int] = {}
+
+    def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[KeyValues]) -> IntArray:
+        """Slots of these distinct groups, new ones empty."""
+        groups = list(zip(partitions.tolist(), starts.tolist(), keys, strict=True))
+        found = list(map(self._index.get, groups))
+        missing = [i for i, slot in enumerate(found) if slot is None]
+        if missing:
+            fresh = self.take(partitions[missing], starts[missing], [keys[i] for i in missing])
+            for i, slot in zip(missing, fresh.tolist(), strict=True):
+                found[i] = self._index[groups[i]] = slot
+        return np.array(found, np.int64)
+
+    def _drop_keys(self, slots: IntArray) -> None:
+        keys, index = self.keys, self._index
+        groups = zip(self.partition[slots].tolist(), self.start[slots].tolist(), slots.tolist(), strict=True)
+        for partition, start, slot in groups:
+            del index[partition, start, keys[slot]]
+            keys[slot] = ()

@@ -22,6 +22,8 @@ class StatefulStep(Step):
     """How far: see `runtime.port.Restore`."""
     timed: ClassVar[bool] = False
     """Whether something of it waits for time to pass: what `advance` and `close_all` are for."""
+    idle_after_s: float | None = 30.0
+    """For how long a partition must be silent before stream time follows the wall clock; None: it never does."""
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""

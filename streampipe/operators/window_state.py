@@ -9,28 +9,33 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import StateCorrupted
-from streampipe.operators.accumulators import Accumulator
-from streampipe.operators.slots import Slots
+from streampipe.operators.accumulators import Accumulator, ObjectAccumulator
+from streampipe.operators.slots import Slots, Table
 from streampipe.records import IntArray
-from streampipe.state.codec import Sealer, parse_window_key, window_key
+from streampipe.state.codec import KeyValues, Sealer, parse_window_key, window_key
 
 STREAM_TIME = b""
 """State key under which a partition's stream time is kept; no window key is empty."""
 
 _TIME = struct.Struct(">q")
-_COUNT = struct.Struct(">I")
+_LENGTH = struct.Struct(">I")
 
 
 class WindowStateCodec:
-    """Payload: largest event time, every array of every accumulator, then the sketches as (count, pairs) each."""
+    """Payload: columns of the slot, every array of every accumulator, then the objects, each after its length."""
+
+    columns: tuple[str, ...] = ("timestamp", "emitted")
+    """Which columns of a slot are state."""
 
     def __init__(
         self, name: str, accumulators: Mapping[str, Accumulator], key: Mapping[str, pa.DataType], window: str
     ) -> None:
         self._name = name
         self._accumulators = list(accumulators.values())
+        self._objects = [a for a in self._accumulators if isinstance(a, ObjectAccumulator)]
         arrays = [a.dtype.newbyteorder(">") for acc in self._accumulators for a in acc.arrays]
-        self._row = np.dtype([("t", ">i8"), *((f"a{i}", d) for i, d in enumerate(arrays))])
+        columns = [(column, "?" if column == "emitted" else ">i8") for column in self.columns]
+        self._row = np.dtype([*columns, *((f"a{i}", d) for i, d in enumerate(arrays))])
         shape = [
             window,
             *(f"{column} {kind}" for column, kind in key.items()),
@@ -39,43 +44,61 @@ class WindowStateCodec:
         ]
         self._sealer = Sealer(name, "|".join(shape))
 
-    def encode(self, slots: Slots, at: IntArray) -> tuple[list[bytes], list[bytes]]:
+    def keys(self, slots: Table, at: IntArray) -> list[bytes]:
+        """Under which state keys these slots are kept."""
+        return [window_key(slots.keys[s], t) for s, t in zip(at.tolist(), slots.start[at].tolist(), strict=True)]
+
+    def place(self, slots: Table, partition: int, groups: Sequence[tuple[KeyValues, int]]) -> IntArray:
+        """Fresh slots for what these state keys say."""
+        assert isinstance(slots, Slots)
+        starts = np.array([start for _, start in groups], np.int64)
+        return slots.find(np.full(len(groups), partition, np.int64), starts, [key for key, _ in groups])
+
+    def encode(self, slots: Table, at: IntArray) -> tuple[list[bytes], list[bytes]]:
         """Keys and sealed values of these slots."""
         rows = np.empty(len(at), self._row)
-        rows["t"] = slots.timestamp[at]
+        for column in self.columns:
+            rows[column] = getattr(slots, column)[at]
         arrays = [array for accumulator in self._accumulators for array in accumulator.arrays]
         for i, array in enumerate(arrays):
             rows[f"a{i}"] = array[at]
         data, size = rows.tobytes(), self._row.itemsize
         payloads = [data[i : i + size] for i in range(0, len(data), size)]
-        for accumulator in self._accumulators:
-            if accumulator.objects:
-                payloads = [p + _pairs(accumulator.sketches[s]) for p, s in zip(payloads, at.tolist(), strict=True)]
-        keys = [
-            window_key(slots.keys[s], start) for s, start in zip(at.tolist(), slots.start[at].tolist(), strict=True)
-        ]
-        return keys, self._sealer.seal(payloads)
+        for accumulator in self._objects:
+            held = [accumulator.dump(accumulator.objects[s]) for s in at.tolist()]
+            payloads = [p + _LENGTH.pack(len(h)) + h for p, h in zip(payloads, held, strict=True)]
+        return self.keys(slots, at), self._sealer.seal(payloads)
 
-    def decode(self, slots: Slots, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
-        """Put stored entries of a partition into slots. Raises StateCorrupted."""
+    def decode(self, slots: Table, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> IntArray:
+        """Put stored entries of a partition into slots, and say which. Raises StateCorrupted."""
         payloads = self._sealer.unseal(values)
         size = self._row.itemsize
         if any(len(p) < size for p in payloads):
             raise StateCorrupted(f"state {self._name!r}: a value is too short")
         rows = np.frombuffer(b"".join(p[:size] for p in payloads), self._row)
-        groups = [parse_window_key(k) for k in keys]
-        starts = np.array([start for _, start in groups], np.int64)
-        at = slots.find(np.full(len(groups), partition, np.int64), starts, [key for key, _ in groups])
-        slots.timestamp[at], slots.stored[at] = rows["t"], True
+        at = self.place(slots, partition, [parse_window_key(k) for k in keys])
+        for column in self.columns:
+            getattr(slots, column)[at] = rows[column]
+        slots.stored[at] = True
         i = 0
         for accumulator in self._accumulators:
             for array in accumulator.arrays:
                 array[at] = rows[f"a{i}"]
                 i += 1
-        rest = [p[size:] for p in payloads]
-        for accumulator in self._accumulators:
-            if accumulator.objects:
-                rest = [_unpair(accumulator.sketches, s, r) for s, r in zip(at.tolist(), rest, strict=True)]
+        if self._objects:
+            for slot, payload in zip(at.tolist(), payloads, strict=True):
+                self._load(slot, payload, size)
+        return at
+
+    def _load(self, slot: int, payload: bytes, start: int) -> None:
+        try:
+            for accumulator in self._objects:
+                (length,) = _LENGTH.unpack_from(payload, start)
+                start += _LENGTH.size
+                accumulator.objects[slot] = accumulator.load(payload[start : start + length])
+                start += length
+        except (struct.error, ValueError):
+            raise StateCorrupted(f"state {self._name!r}: a value is not one that this version writes") from None
 
     def encode_time(self, stream_time: int) -> bytes:
         """A stream time in ms, sealed."""
@@ -84,14 +107,3 @@ class WindowStateCodec:
     def decode_time(self, value: bytes) -> int:
         """A stream time in ms. Raises StateCorrupted."""
         return int(_TIME.unpack(self._sealer.unseal([value])[0])[0])
-
-
-def _pairs(sketch: dict[int, int]) -> bytes:
-    return _COUNT.pack(len(sketch)) + np.array(sorted(sketch.items()), ">i8").tobytes()
-
-
-def _unpair(sketches: list[dict[int, int]], slot: int, data: bytes) -> bytes:
-    end = 4 + 16 * _COUNT.unpack_from(data)[0]
-    pairs = np.frombuffer(data[4:end], ">i8").reshape(-1, 2)
-    sketches[slot] = dict(pairs.tolist())
-    return data[end:]

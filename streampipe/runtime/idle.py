@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection
 
 from streampipe.brokers.port import Admin
@@ -32,19 +33,22 @@ class IdlePartitions:
         for partition in partitions:
             self._heard.pop(partition, None)
 
-    def look(self, held: Collection[TopicPartition], position: Callable[[TopicPartition], int]) -> set[int]:
-        """Numbers that are idle now; empty between looks. Partitions in `held` are never idle.
+    def look(self, held: Collection[TopicPartition], position: Callable[[TopicPartition], int]) -> dict[int, float]:
+        """Numbers that are idle now, and for how many seconds; empty between looks. Those in `held` are never idle.
 
         Raises Unavailable.
         """
         now = self._clock.monotonic_s()
-        if now < self._next_look:
-            return set()
+        if now < self._next_look or math.isinf(self._after_s):
+            return {}
         self._next_look = now + LOOK_EVERY_S
         for partition in held:
             self.heard(partition)
-        loud = {tp.partition for tp, at in self._heard.items() if now - at < self._after_s}
-        quiet = [tp for tp in self._heard if tp.partition not in loud]
+        last: dict[int, float] = {}
+        for tp, at in self._heard.items():
+            last[tp.partition] = max(at, last.get(tp.partition, at))
+        silent_s = {number: now - at for number, at in last.items() if now - at >= self._after_s}
+        quiet = [tp for tp in self._heard if tp.partition in silent_s]
         ends = self._admin.offsets(quiet, "latest") if quiet else {}
         behind = {tp.partition for tp in quiet if position(tp) < ends[tp]}
-        return {tp.partition for tp in quiet} - behind
+        return {number: silence_s for number, silence_s in silent_s.items() if number not in behind}

@@ -27,7 +27,6 @@ class Job:
     clock: Clock = field(default_factory=SystemClock)
     until: Mapping[TopicPartition, int] = field(default_factory=dict)
     replay: bool = False
-    idle_after_s: float = 30.0
     restore_patience_s: float = 120.0
 
     @property

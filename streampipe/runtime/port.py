@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -57,6 +57,8 @@ class TaskOutput:
     """Dead letters by (input topic, stage, failure class)."""
     late_drops: Counter[str] = field(default_factory=Counter)
     """Late records dropped by policy, by stage."""
+    invalid_drops: Counter[str] = field(default_factory=Counter)
+    """Records dropped by policy since their time cannot be used, by stage."""
 
     def __bool__(self) -> bool:
         return bool(self.records or self.changelog or self.dead_letters or self.offsets)
@@ -75,6 +77,8 @@ class Task(Protocol):
     """
 
     subtopologies: Sequence[SubTopology]
+    idle_after_s: float
+    """The shortest silence of a partition that means something to it, in seconds; infinity: none does."""
     global_tables: Collection[str]
     """Topics that every worker reads whole, outside the group."""
 
@@ -90,14 +94,18 @@ class Task(Protocol):
     def load(self, batch: RecordBatch) -> list[str]:
         """Apply records of a global table. Returns a line for each bad record, which is left out."""
 
-    def process(self, batch: RecordBatch) -> None:
+    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
         """Process records of one topic. Raises Unavailable with nothing changed: call again with the same batch.
 
+        `now_ms` is the wall clock, for bounds on how far ahead of it event time may be; None in a replay.
         Raises ProcessingStopped when a policy says stop at a record; discard the task's uncommitted output then.
         """
 
-    def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
-        """Let stream time of these idle partitions follow the wall clock. Never called in a replay."""
+    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+        """Let stream time follow the wall clock in partitions that are silent for long enough. Never in a replay.
+
+        `silent_s` has the partitions that are caught up, with the seconds since their last record.
+        """
 
     def take(self) -> TaskOutput:
         """Output so far, for producing early into the open transaction; state stays unflushed."""

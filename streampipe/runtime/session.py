@@ -70,7 +70,7 @@ class Session:
         self._restorer = Restorer(
             self._job.broker, self._admin, self._observer, self._clock, self._job.restore_patience_s
         )
-        self._idle = IdlePartitions(self._admin, self._clock, self._job.idle_after_s)
+        self._idle = IdlePartitions(self._admin, self._clock, self.task.idle_after_s)
         self._pending: deque[RecordBatch] = deque()
         self._touched = False
         self._retry_at = 0.0
@@ -230,7 +230,7 @@ class Session:
             batch = self._next_slice()
             started = self._clock.monotonic_s()
             try:
-                self.task.process(batch)
+                self.task.process(batch, None if self._job.replay else self._clock.now_ms())
             except Unavailable as error:
                 self._wait_for_dependency(error)
                 return
@@ -269,9 +269,9 @@ class Session:
     def _follow_clock(self) -> None:
         if self._job.replay or self._retry_at or self._restoring:
             return
-        idle = self._idle.look(self._mine.paused, self.consumer.position)
-        if idle:
-            self.task.advance(self._clock.now_ms(), idle)
+        silent_s = self._idle.look(self._mine.paused, self.consumer.position)
+        if silent_s:
+            self.task.advance(self._clock.now_ms(), silent_s)
             self._touched = True
 
     # -- commit ----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
@@ -35,6 +36,7 @@ class TopologyTask:
         self._merges = merges
         self._steps = [step for _, steps in stateful for step in steps]
         self._timed = [step for step in self._steps if step.timed]
+        self.idle_after_s = min((s.idle_after_s for s in self._timed if s.idle_after_s is not None), default=math.inf)
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
         }
@@ -82,10 +84,11 @@ class TopologyTask:
         """Apply records of a global table; a line for each bad one."""
         return [line for step in self._shared[batch.topic] for line in step.load(batch)]
 
-    def process(self, batch: RecordBatch) -> None:
+    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
         """Process records of one topic. Raises Unavailable with nothing changed, or ProcessingStopped."""
         if not len(batch):
             return
+        self._effects.now_ms = now_ms
         steps = self._inputs[batch.topic]
         decoded = [step.decode(batch) for step in steps]  # all that may be unavailable, before any effect
         partitions = np.unique(batch.partitions).tolist()
@@ -122,12 +125,15 @@ class TopologyTask:
                             self._unsettled.discard((step.name, partition))
                             step.restored(partition)
 
-    def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
-        """Let stream time of these idle partitions follow the wall clock."""
-        self._settle(idle)
+    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+        """Let stream time follow the wall clock in partitions that are silent for long enough."""
+        self._settle(silent_s)
         for step in self._timed:
-            step.advance(now_ms, idle)
-            self._through()
+            after_s = math.inf if step.idle_after_s is None else step.idle_after_s
+            idle = [partition for partition, silence_s in silent_s.items() if silence_s >= after_s]
+            if idle:
+                step.advance(now_ms, idle)
+                self._through()
 
     def close_windows(self) -> bool:
         """Close the open windows of the next level of sub-topologies; True when deeper ones are left."""
@@ -149,6 +155,7 @@ class TopologyTask:
         out.dead_letters = effects.take_dead_letters()
         out.failures, effects.failures = effects.failures, type(effects.failures)()
         out.late_drops, effects.late_drops = effects.late_drops, type(effects.late_drops)()
+        out.invalid_drops, effects.invalid_drops = effects.invalid_drops, type(effects.invalid_drops)()
         self._output = TaskOutput()
         return out
 

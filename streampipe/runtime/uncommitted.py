@@ -44,6 +44,7 @@ class Uncommitted:
             self._counts.outcomes[topic] = counts if before is None else before + counts
         self._counts.failures.update(output.failures)
         self._counts.late_drops.update(output.late_drops)
+        self._counts.invalid_drops.update(output.invalid_drops)
 
     def counts(self, offsets: Mapping[TopicPartition, int]) -> TaskOutput:
         """The counters of everything given, and the offsets that were committed; no batches."""

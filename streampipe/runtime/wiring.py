@@ -7,14 +7,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from streampipe.operators.edges import SinkStep, SourceStep
+from streampipe.operators.edges import SinkStep, SourceStep, Times
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.running import RunningStep
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.table import JoinStep, TableStep
-from streampipe.operators.windowed import WindowedStep
+from streampipe.operators.windows import windowed_step
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.runtime.topic_schemas import TopicSchemas
@@ -62,9 +63,8 @@ class Wiring:
         """The step that a node's followers hang on, and the columns it gives them."""
         match node:
             case nodes.Source():
-                source = SourceStep(
-                    node.name, self._effects, self._schemas.decoder(node.topic, node.schema), node.event_time
-                )
+                times = Times(node.event_time, node.max_ahead_ms, node.invalid_timestamp)
+                source = SourceStep(node.name, self._effects, self._schemas.decoder(node.topic, node.schema), times)
                 self._check_key(node, source.schema)
                 return self._input(node.topic, source), source.schema
             case nodes.TableSource():
@@ -93,7 +93,7 @@ class Wiring:
         decoder, encoder = self._schemas.internal(node.topic, schema)
         sink = SinkStep(node.name, self._effects, node.topic, encoder, node.key)
         self._steps[id(node.inputs[0])].children.append(sink)
-        return self._input(node.topic, SourceStep(node.name, self._effects, decoder, None)), decoder.arrow
+        return self._input(node.topic, SourceStep(node.name, self._effects, decoder)), decoder.arrow
 
     def _inner(self, node: Node) -> tuple[Step, pa.Schema]:
         if isinstance(node, nodes.Sink):
@@ -106,7 +106,9 @@ class Wiring:
         schema = self._columns[id(node.inputs[0])]
         match node:
             case nodes.WindowedAggregate():
-                return WindowedStep(node, self._effects, schema, self._stores)
+                return windowed_step(node, self._effects, schema, self._stores)
+            case nodes.RunningAggregate():
+                return RunningStep(node, self._effects, schema, self._stores)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
 

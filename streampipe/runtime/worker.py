@@ -61,7 +61,6 @@ class Worker:
         until_caught_up: bool = False,
         close_windows: bool = False,
         replay: bool = False,
-        idle_after_s: float = 30.0,
         start_patience_s: float = START_PATIENCE_S,
     ) -> None:
         """A worker of group `app_id`; no connection is made before `run`.
@@ -70,7 +69,7 @@ class Worker:
         `until`: records at or beyond these offsets are not processed; finished when the group reached all.
         `until_caught_up`: finished when the group committed what was there at the start, and what came of it in
         the processor's own repartition topics. `close_windows`: close them all before finishing.
-        `replay`: windows never follow the wall clock. `idle_after_s`: seconds of silence before they do.
+        `replay`: nothing depends on the wall clock.
         """
         self._clock = clock or SystemClock()
         self._observer = observer or NullObserver()
@@ -78,7 +77,7 @@ class Worker:
         patience_s = max(120.0, 4 * settings.transaction_timeout_ms / 1000)
         self._job = Job(
             task_factory, broker, settings, app_id, slot, instance, self._observer, self._clock, dict(until or {}),
-            replay, idle_after_s, patience_s,
+            replay, patience_s,
         )  # fmt: skip
         self._until_caught_up, self._close_windows = until_caught_up, close_windows
         self._start_patience_s = start_patience_s

@@ -13,6 +13,7 @@ from streampipe.topology.nodes import (
     Join,
     Node,
     Repartition,
+    RunningAggregate,
     Select,
     Sink,
     Source,
@@ -72,7 +73,9 @@ def detail(node: Node) -> str:
         case TableSource():
             return f"{'global table' if node.everywhere else 'table'} {node.topic} by {', '.join(node.key or ())}"
         case Source():
-            return f"topic {node.topic}" + (f", event time {node.event_time}" if node.event_time else "")
+            time = f", event time {node.event_time}" if node.event_time else ""
+            ahead = "" if node.max_ahead_ms is None else f" at most {node.max_ahead_ms / 1000:g}s ahead"
+            return f"topic {node.topic}{time}{ahead}"
         case Filter():
             return readable(node.predicate)
         case WithColumns() | Select():
@@ -89,10 +92,20 @@ def detail(node: Node) -> str:
             return f"through {node.topic}, key {', '.join(node.key or ())}"
         case WindowedAggregate():
             names = ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
-            return f"tumbling {node.window.size} grace {node.window.grace}, emit {node.emit}, late {node.late}: {names}"
+            return f"{node.window}, emit {node.emit}, late {node.late}{_idle(node)}: {names}"
+        case RunningAggregate():
+            return "running " + ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
         case Sink():
             return f"topic {node.topic}"
     return ""
+
+
+def _idle(node: WindowedAggregate) -> str:
+    """After what silence windows close by the clock, where it is not what `emit` says."""
+    usual = 30_000 if node.emit == "final" else None
+    if node.idle_after_ms == usual:
+        return ""
+    return ", idle after " + ("never" if node.idle_after_ms is None else f"{node.idle_after_ms / 1000:g}s")
 
 
 def describe(topology: Topology) -> str:

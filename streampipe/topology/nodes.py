@@ -9,8 +9,8 @@ from typing import Any, Literal
 import polars as pl
 
 from streampipe.aggregates import Aggregate
-from streampipe.policies import EmitPolicy, LatePolicy, Retry
-from streampipe.windows import Tumbling
+from streampipe.policies import EmitPolicy, InvalidTimestampPolicy, LatePolicy, Retry
+from streampipe.windows import Update, Window
 
 Key = tuple[str, ...]
 
@@ -31,10 +31,16 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Source(Node):
-    """Records of a topic. `event_time` names the column that replaces the record's timestamp."""
+    """Records of a topic. `event_time` names the column that replaces the record's timestamp.
+
+    `max_ahead_ms` bounds how far ahead of the wall clock it may be; `invalid_timestamp` says what becomes of a record
+    beyond that, or without a time that can be used (None: it is a dead letter where a time is needed).
+    """
 
     topic: str
     event_time: str | None = None
+    max_ahead_ms: int | None = None
+    invalid_timestamp: InvalidTimestampPolicy | None = None
     schema: str | None = None
 
 
@@ -118,11 +124,19 @@ class Stateful(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class WindowedAggregate(Stateful):
-    """Aggregates by key and window."""
+    """Aggregates by key and window. `idle_after_ms`: silence after which stream time follows the clock; None: never."""
 
-    window: Tumbling
+    window: Window
     emit: EmitPolicy
-    late: LatePolicy
+    late: LatePolicy | Update
+    idle_after_ms: int | None
+    aggregates: dict[str, Aggregate]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class RunningAggregate(Stateful):
+    """Aggregates by key alone, which never end."""
+
     aggregates: dict[str, Aggregate]
 
 

@@ -39,6 +39,7 @@ class Result:
     changelog: dict[tuple[str, int], dict[bytes, bytes]] = field(default_factory=lambda: defaultdict(dict))
     outcomes: Counter[str] = field(default_factory=Counter)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
+    invalid_drops: Counter[str] = field(default_factory=Counter)
 
     def by_key(self, topic: str) -> dict[bytes | None, list[Any]]:
         """Events of a topic by key, in order."""
@@ -64,7 +65,7 @@ class Driver:
         self.registry = _registry(folder)
         self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None)
         self._encoders = {t: AvroEncoder(s, self.registry.register(f"{t}-value", s)) for t, s in schemas.items()}
-        self._offsets: Counter[TopicPartition] = Counter()
+        self.offsets: Counter[TopicPartition] = Counter()
         self.result = Result()
         self.task = self.start()
 
@@ -93,14 +94,14 @@ class Driver:
 
     def _record(self, event: Event, value: bytes | None) -> Record:
         at = TopicPartition(event.topic, event.partition)
-        self._offsets[at] += 1
+        self.offsets[at] += 1
         key = None if event.key is None else event.key.encode()
-        return Record(event.topic, event.partition, self._offsets[at] - 1, event.timestamp, key, value)
+        return Record(event.topic, event.partition, self.offsets[at] - 1, event.timestamp, key, value)
 
-    def feed(self, events: Iterable[Event], size: int | None = None) -> Driver:
+    def feed(self, events: Iterable[Event], size: int | None = None, now_ms: int | None = None) -> Driver:
         """Process events in batches of at most `size` records (None: as large as runs of one topic allow)."""
         for batch in runs(self.encode(list(events)), size):
-            self.task.process(batch_of(batch))
+            self.task.process(batch_of(batch), now_ms)
             self.collect(self.task.take())
         return self
 
@@ -131,6 +132,7 @@ class Driver:
         for counts in out.outcomes.values():
             result.outcomes.update(dict(zip(OUTCOMES, counts.tolist(), strict=True)))
         result.offsets.update(out.offsets)
+        result.invalid_drops.update(out.invalid_drops)
         for batch in out.records:
             if batch.topic.endswith("-repartition"):
                 self._loop_back(batch)

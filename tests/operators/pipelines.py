@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from streampipe import Processor, Skip, Tumbling, agg
+from streampipe import Hopping, Processor, Session, Skip, Sliding, Tumbling, Update, agg
+from streampipe.windows import Window
 
 
 def avro(name: str, **fields: object) -> str:
@@ -107,6 +109,7 @@ def windowed(emit: str = "final", late: str = "dead_letter", grace: int = 20) ->
     window.agg(
         n=agg.count(), xs=agg.count("x"), total=agg.sum("x"), ys=agg.sum("y"), mean=agg.mean("y"),
         low=agg.min("x"), high=agg.max("y"), p90=agg.quantile("y", 0.9),
+        first_three=agg.collect("x", limit=3),
     ).to("out")  # fmt: skip
     return p
 
@@ -119,7 +122,111 @@ def windowed_drop() -> Processor:
     return windowed("final", "drop")
 
 
+def add_or_fail(sum_so_far: float, y: float) -> float:
+    """A function of the user's that fails now and then, whatever the order of its calls."""
+    if y < -900:
+        raise ValueError("far below")
+    return sum_so_far + y
+
+
+def tally(state: dict[str, int], event: dict[str, Any]) -> dict[str, int]:
+    """Changes the state it is given before it fails."""
+    state["n"] += 1
+    if event["x"] == 7:
+        raise ValueError("seven")
+    state["total"] += event["x"] or 0
+    return state
+
+
+def aggregated(emit: str = "final") -> Processor:
+    p = Processor(f"aggregated-{emit}")
+    window = p.source("in", key="k").window(Tumbling(50, grace=20), emit=emit)  # type: ignore[arg-type]
+    window.agg(
+        n=agg.count(), opened=agg.first("x"), closed=agg.last("y"), named=agg.last("k"), spread=agg.stddev("y"),
+        population=agg.stddev("x", population=True), kinds=agg.approx_distinct("y", precision=7),
+        best=agg.top_k("y", 3), longest=agg.max("k"), ys=agg.collect("y", limit=5),
+        both=agg.collect(pl.struct("x", "y"), limit=3), total=agg.reduce(add_or_fail, "y"),
+        tallied=agg.aggregate({"n": 0, "total": 0}, tally),
+    ).to("out")  # fmt: skip
+    return p
+
+
+def aggregated_updates() -> Processor:
+    return aggregated("updates")
+
+
+def together(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """Two tallies as one."""
+    return {name: one[name] + other[name] for name in one}
+
+
+def in_windows(name: str, window: Window, emit: str = "final", late: Any = "dead_letter") -> Processor:
+    """Any window, with aggregates of every sort, one of which fails now and then."""
+    p = Processor(name)
+    stream = p.source("in", key="k").window(window, emit=emit, late=late)  # type: ignore[arg-type]
+    stream.agg(
+        n=agg.count(), ys=agg.sum("y"), low=agg.min("x"), p90=agg.quantile("y", 0.9), opened=agg.first("x"),
+        seen=agg.collect("x", limit=5), tallied=agg.aggregate({"n": 0, "total": 0}, tally, merge=together),
+    ).to("out")  # fmt: skip
+    return p
+
+
+def hopping() -> Processor:
+    return in_windows("hopping", Hopping(50, advance=15, grace=20))
+
+
+def hopping_updates() -> Processor:
+    return in_windows("hopping-updates", Hopping(50, advance=15, grace=20), "updates")
+
+
+def hopping_corrected_updates() -> Processor:
+    return in_windows("hopping-corrected", Hopping(50, advance=15, grace=20), late=Update(60))
+
+
+def daily() -> Processor:
+    return in_windows("daily", Tumbling("1d", zone="Europe/Berlin"))
+
+
+def sliding() -> Processor:
+    return in_windows("sliding", Sliding(30, grace=20))
+
+
+def sliding_updates() -> Processor:
+    return in_windows("sliding-updates", Sliding(30, grace=20), "updates")
+
+
+def sliding_corrected_updates() -> Processor:
+    return in_windows("sliding-corrected", Sliding(30, grace=20), late=Update(60))
+
+
+def session() -> Processor:
+    return in_windows("session", Session(20, grace=10))
+
+
+def session_drop() -> Processor:
+    return in_windows("session-drop", Session(20), late="drop")
+
+
+def session_updates() -> Processor:
+    return in_windows("session-updates", Session(20, grace=10, retention=100), "updates")
+
+
+def session_corrected_updates() -> Processor:
+    return in_windows("session-corrected", Session(20, grace=10), late=Update(60))
+
+
+def running_updates() -> Processor:
+    p = Processor("running")
+    p.source("in", key="k").agg(n=agg.count(), ys=agg.sum("y"), tallied=agg.aggregate({"n": 0, "total": 0}, tally)).to(
+        "out"
+    )
+    return p
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
-    windowed_drop,
+    windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
+    sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
+    running_updates,
 ]  # fmt: skip
+"""Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""

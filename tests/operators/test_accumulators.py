@@ -23,7 +23,8 @@ NAN = math.nan
 def result(aggregate: Aggregate, kind: pa.DataType, values: list[Any], slots: list[int] | None = None) -> list[Any]:
     made = accumulator("n", "a", aggregate, kind)
     made.grow(4)
-    made.update(np.array(slots or [0] * len(values), np.int64), Column(arrow=pa.array(values, kind)))
+    at = np.array(slots or [0] * len(values), np.int64)
+    made.update(at, Column(arrow=pa.array(values, kind)), np.zeros(len(at), np.int64))
     out: list[Any] = made.result(np.arange(4 if slots else 1)).to_pylist()
     return out
 
@@ -39,6 +40,7 @@ def test_every_aggregate_of_integers_equals_brute_force(rows: list[tuple[int, in
     assert result(agg.sum("x"), pa.int64(), values, slots) == [sum(h) for h in held]
     assert result(agg.min("x"), pa.int64(), values, slots) == [min(h, default=None) for h in held]
     assert result(agg.max("x"), pa.int64(), values, slots) == [max(h, default=None) for h in held]
+    assert result(agg.collect("x", limit=2), pa.int64(), values, slots) == [h[:2] for h in held]
     assert result(agg.mean("x"), pa.int64(), values, slots) == [sum(h) / len(h) if h else None for h in held]
 
 
@@ -79,3 +81,23 @@ def test_a_quantile_leaves_out_what_is_no_finite_number() -> None:
 def test_a_quantile_of_the_largest_and_smallest_numbers_is_within_its_error(value: float) -> None:
     [got] = result(agg.quantile("y", 0.5), pa.float64(), [value])
     assert math.isclose(got, value, rel_tol=0.01 + 1e-9, abs_tol=1e-9)
+
+
+MERGED = [agg.count("x"), agg.sum("x"), agg.mean("x"), agg.min("x"), agg.max("x"), agg.quantile("x", 0.5),
+          agg.collect("x", limit=3)]  # fmt: skip
+
+
+@given(rows, rows)
+def test_merging_two_parts_gives_what_one_after_the_other_gives(
+    early: list[tuple[int, int | None]], late: list[tuple[int, int | None]]
+) -> None:
+    for aggregate in MERGED:
+        made = accumulator("n", "a", aggregate, pa.int64())
+        made.grow(12)
+        for part, first in ((early, 0), (late, 4), (early, 8), (late, 8)):
+            slots = np.array([s + first for s, _ in part], np.int64)
+            made.update(slots, Column(arrow=pa.array([v for _, v in part], pa.int64())), np.arange(len(part)))
+        source = made.result(np.arange(4, 8))
+        made.merge(np.arange(4), np.arange(4, 8))
+        assert made.result(np.arange(4)) == made.result(np.arange(8, 12)), aggregate.kind
+        assert made.result(np.arange(4, 8)) == source, "a source stays as it is"

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from streampipe.operators.accumulators import Count
+from streampipe.operators.accumulators.moments import Count
 from streampipe.operators.slots import Slots
 
 Group = tuple[int, int, tuple[object, ...]]
@@ -26,7 +26,7 @@ class SlotsMachine(RuleBasedStateMachine):
         partitions, starts = (np.array([g[i] for g in groups], np.int64) for i in (0, 1))
         at = self.slots.find(partitions, starts, [g[2] for g in groups])
         self.slots.touch(at, np.full(n, time))
-        self.count.update(at, None)
+        self.count.update(at, None, np.full(n, time))
         for g in groups:
             old, largest = self.model.get(g, (0, -1))
             self.model[g] = (old + 1, max(largest, time))

@@ -17,7 +17,14 @@ from streampipe.operators.frame import Column
 from streampipe.operators.slots import Slots
 from streampipe.operators.window_state import WindowStateCodec
 
-NODES = {"n": agg.count(), "s": agg.sum("x"), "q": agg.quantile("x", 0.5), "m": agg.max("x"), "p": agg.quantile("x", 1)}
+NODES = {
+    "n": agg.count(),
+    "s": agg.sum("x"),
+    "q": agg.quantile("x", 0.5),
+    "m": agg.max("x"),
+    "p": agg.quantile("x", 1),
+    "c": agg.collect("x", limit=3),
+}
 KEY = {"k": pa.string(), "i": pa.int64()}
 
 
@@ -38,7 +45,7 @@ def fill(slots: Slots, held: dict[Any, list[int]]) -> np.ndarray:
         of = np.full(len(values), slot)
         slots.touch(of, np.array(values))
         for one in slots.accumulators:
-            one.update(of, Column(arrow=pa.array(values, pa.int64())))
+            one.update(of, Column(arrow=pa.array(values, pa.int64())), np.array(values))
     return at
 
 
@@ -76,11 +83,13 @@ def test_truncated_and_flipped_bytes_are_refused(data: st.DataObject) -> None:
     ("nodes", "key"),
     [
         (NODES | {"m": agg.min("x")}, KEY),
-        ({n: NODES[n] for n in ("s", "n", "q", "m", "p")}, KEY),
+        (NODES | {"q": agg.quantile("x", 0.4)}, KEY),
+        (NODES | {"c": agg.collect("x", limit=4)}, KEY),
+        ({n: NODES[n] for n in ("s", "n", "q", "m", "p", "c")}, KEY),
         (NODES, {"other": pa.string(), "i": pa.int64()}),
         (NODES, {"k": pa.string(), "i": pa.int32()}),
     ],
-    ids=["max became min", "reordered", "another key", "another type"],
+    ids=["max became min", "another quantile", "another limit", "reordered", "another key", "another type"],
 )
 def test_state_of_other_aggregates_or_another_key_is_refused(nodes: Any, key: Any) -> None:
     slots, codec = made()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streampipe import Processor, Tumbling, agg
 from streampipe.errors import StateCorrupted, TopologyError
-from streampipe.operators.accumulators import bucket_value, buckets
+from streampipe.operators.accumulators.quantile import bucket_value, buckets
 from tests.operators.driver import Driver, Event, Result
 from tests.operators.pipelines import SCHEMAS, windowed
 
@@ -160,7 +160,7 @@ def test_partitions_have_stream_times_of_their_own(tmp_path: Path) -> None:
 def test_an_idle_partition_closes_when_its_time_is_advanced_and_others_stay(tmp_path: Path) -> None:
     driver = Driver(windowed(grace=0), SCHEMAS, tmp_path)
     driver.feed([event("a", 1, 10, partition=0), event("b", 1, 10, partition=1)])
-    driver.task.advance(10_000, [0])
+    driver.task.advance(10_000, {0: 30.0, 1: 29.0})
     result = driver.finish()
     assert list(result.by_key("out")) == [b"a"]
 

@@ -74,6 +74,7 @@ class Log:
     revoked: list[TopicPartition] = field(default_factory=list)
     advanced: list[set[int]] = field(default_factory=list)
     loaded: list[bytes | None] = field(default_factory=list)
+    told_times: list[int | None] = field(default_factory=list)
     closed: int = 0
 
 
@@ -83,6 +84,8 @@ class CountingTask:
     The count of a key goes to `out` too, keyed `count:<key>`, one record a processed record, so that anything
     counted twice or not at all shows. With `names.repartitioned` the counting happens behind a repartition topic.
     """
+
+    idle_after_s = 30.0
 
     def __init__(self, names: Names, log: Log | None = None, tables: bool = False, global_tables: bool = False) -> None:
         self.names, self.log = names, log or Log()
@@ -125,7 +128,8 @@ class CountingTask:
         self.log.loaded.extend(batch.values)
         return [f"{batch.topic}: {value!r}" for value in batch.values if value == b"bad"]
 
-    def process(self, batch: RecordBatch) -> None:
+    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
+        self.log.told_times.append(now_ms)
         fates = []
         for record in records_of(batch):
             assert TopicPartition(record.topic, record.partition) in self._owned
@@ -153,8 +157,9 @@ class CountingTask:
         self._output.records.append(ProduceBatch(self.names.out, [b"count:" + key], [b"%d" % counts[key]]))
         return "ok"
 
-    def advance(self, now_ms: int, idle: Collection[int] = ()) -> None:
-        self.log.advanced.append(set(idle))
+    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+        assert all(silence_s >= self.idle_after_s for silence_s in silent_s.values())
+        self.log.advanced.append(set(silent_s))
 
     def take(self) -> TaskOutput:
         output, self._output = self._output, TaskOutput()
@@ -310,7 +315,7 @@ class Flaky(CountingTask):
         super().__init__(names, log)
         self._down = down
 
-    def process(self, batch: RecordBatch) -> None:
+    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
         if self._down.is_set():
             raise Unavailable("registry is down; start it")
         super().process(batch)

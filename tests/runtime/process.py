@@ -23,8 +23,8 @@ class Slow(CountingTask):
         super().__init__(names, log)
         self._options = options
 
-    def process(self, batch: RecordBatch) -> None:
-        super().process(batch)
+    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
+        super().process(batch, now_ms)
         Path(self._options["progress"]).write_text(str(len(self.log.processed)))
         if self._options.get("hang"):
             time.sleep(600)

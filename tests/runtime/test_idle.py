@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import cast
 
@@ -52,10 +53,10 @@ def parts() -> tuple[Time, Ends, IdlePartitions]:
 def test_silent_and_caught_up_partitions_are_idle(parts: tuple[Time, Ends, IdlePartitions]) -> None:
     clock, _, idle = parts
     clock.now = 29
-    assert idle.look((), lambda _: 7) == set()
+    assert idle.look((), lambda _: 7) == {}
     clock.now = 30
-    assert idle.look((), lambda _: 7) == {0, 1}
-    assert idle.look((), lambda _: 7) == set()  # not again within a second
+    assert idle.look((), lambda _: 7) == {0: 30, 1: 30}
+    assert idle.look((), lambda _: 7) == {}  # not again within a second
 
 
 def test_one_topic_with_records_keeps_its_partition_number_awake(parts: tuple[Time, Ends, IdlePartitions]) -> None:
@@ -63,21 +64,21 @@ def test_one_topic_with_records_keeps_its_partition_number_awake(parts: tuple[Ti
     clock.now = 20
     idle.heard(B0)
     clock.now = 31
-    assert idle.look((), lambda _: 7) == {1}
+    assert idle.look((), lambda _: 7) == {1: 31}
     idle.forget([B0])
     clock.now = 32
-    assert idle.look((), lambda _: 7) == {0, 1}
+    assert idle.look((), lambda _: 7) == {0: 32, 1: 32}
 
 
 def test_a_partition_that_is_behind_or_held_is_not_idle(parts: tuple[Time, Ends, IdlePartitions]) -> None:
     clock, ends, idle = parts
     ends.ends[A1] = 9
     clock.now = 31
-    assert idle.look({B0}, lambda _: 7) == set()
+    assert idle.look({B0}, lambda _: 7) == {}
     clock.now = 33
-    assert idle.look((), lambda _: 7) == set()  # B0 counts from when it was held
+    assert idle.look((), lambda _: 7) == {}  # B0 counts from when it was held
     clock.now = 61
-    assert idle.look((), lambda _: 7) == {0}
+    assert idle.look((), lambda _: 7) == {0: 30}
 
 
 def test_a_broker_that_does_not_answer_makes_nothing_idle(parts: tuple[Time, Ends, IdlePartitions]) -> None:
@@ -85,3 +86,12 @@ def test_a_broker_that_does_not_answer_makes_nothing_idle(parts: tuple[Time, End
     clock.now, ends.down = 31, True
     with pytest.raises(Unavailable):
         idle.look((), lambda _: 7)
+
+
+def test_nothing_is_idle_when_no_silence_means_anything() -> None:
+    clock, ends = Time(), Ends()
+    ends.down = True  # nobody is even asked
+    idle = IdlePartitions(cast("Admin", ends), clock, math.inf)
+    idle.heard(A0)
+    clock.now = 1e9
+    assert idle.look((), lambda _: 7) == {}

@@ -250,9 +250,9 @@ def test_global_tables_are_whole_before_the_first_record_and_followed(broker: Br
     seen: list[int] = []
 
     class Joining(CountingTask):
-        def process(self, batch: RecordBatch) -> None:
+        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
             seen.append(len(self.log.loaded))
-            super().process(batch)
+            super().process(batch, now_ms)
 
     with running(worker_of(broker, names, task=lambda: Joining(names, log, global_tables=True))):
         await_true(lambda: log.processed)
@@ -265,10 +265,17 @@ def test_global_tables_are_whole_before_the_first_record_and_followed(broker: Br
 def test_quiet_partitions_follow_the_clock_except_in_a_replay(broker: Broker, names: Names) -> None:
     fill(broker, names.input, numbered(3, 1))
     live, replay = Log(), Log()
-    with running(worker_of(broker, names, live, idle_after_s=0.3)):
+
+    class Impatient(CountingTask):
+        idle_after_s = 0.3
+
+    with running(worker_of(broker, names, task=lambda: Impatient(names, live))):
         await_true(lambda: {0, 1, 2} in live.advanced)
-    with running(worker_of(broker, names, replay, idle_after_s=0.0, replay=True)):
-        await_true(lambda: replay.tasks)
+    assert None not in live.told_times
+    fill(broker, names.input, numbered(3, 1))
+    with running(worker_of(broker, names, task=lambda: Impatient(names, replay), replay=True)):
+        await_true(lambda: len(replay.processed) == 3)
+    assert set(replay.told_times) == {None}
     assert replay.advanced == []
 
 
@@ -293,10 +300,10 @@ def test_a_slow_task_gets_slices_and_stops_in_between(
     sizes: list[int] = []
 
     class Slow(CountingTask):
-        def process(self, batch: RecordBatch) -> None:
+        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
             sizes.append(len(batch))
             time.sleep(0.01 * len(batch))
-            super().process(batch)
+            super().process(batch, now_ms)
 
     rows = numbered(1, 400)
     fill(broker, names.input, rows)

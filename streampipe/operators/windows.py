@@ -1,0 +1,25 @@
+"""The step of each kind of window."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from streampipe.operators.aligned import AlignedStep
+from streampipe.operators.effects import Effects
+from streampipe.operators.session import SessionStep
+from streampipe.operators.sliding import SlidingStep
+from streampipe.operators.windowed import WindowedStep
+from streampipe.state.port import Stores
+from streampipe.topology.nodes import WindowedAggregate
+from streampipe.windows import Session, Sliding
+
+
+def windowed_step(node: WindowedAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> WindowedStep:
+    """The step of a node. Raises TopologyError for what makes no sense."""
+    match node.window:
+        case Session():
+            return SessionStep(node, effects, schema, stores)
+        case Sliding():
+            return SlidingStep(node, effects, schema, stores)
+        case _:
+            return AlignedStep(node, effects, schema, stores)
