@@ -114,7 +114,7 @@ class _Watch:
             records=round(last.done),
             finished=self.finished,
             rate=(last.done - first.done) / (last.at - first.at) if first and steady else None,
-            rate_from_launch=last.done / (last.at - launch.at) if last.done else None,
+            rate_from_launch=last.done / (last.at - launch.at) if last.done and last.at > launch.at else None,
             cpu=last.cpu_s / last.done * 1e6 if last.done else None,
             cpu_steady=(last.cpu_s - first.cpu_s) / (last.done - first.done) * 1e6 if first and steady else None,
             peak_mb=self._tree.peak_mb,
