@@ -20,7 +20,7 @@ demo: $(DEMO_VENV)/.installed ## Run the demo on the embedded log; BROKER=kafka:
 test: setup ## Run the tests; those on Kafka and a registry where Java and Maven are found
 	$(VENV)/bin/pytest $(ARGS)
 
-prove: setup ## Put the laws to the test with fifty times as many examples and seeds as `make test`
+prove: setup ## Put the laws to the test with fifty times as many examples as `make test`
 	STREAMPIPE_PROVE=1 $(VENV)/bin/pytest -m proof --timeout=0 $(ARGS)
 
 lint: setup ## Check style, formatting, types and layers

@@ -52,7 +52,9 @@ def _check_zone(window: Tumbling | Hopping, *lengths_ms: int) -> None:
     try:
         zoneinfo.ZoneInfo(window.zone)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise _refuse(window, "zone is none of the IANA time zones, such as Europe/Berlin") from None
+        raise _refuse(
+            window, "zone is none of the IANA time zones that this machine knows, such as Europe/Berlin"
+        ) from None
     if any(length % DAY_MS for length in lengths_ms):
         raise _refuse(window, "windows of a zone are whole days; leave zone out for shorter ones")
 

@@ -6,6 +6,4 @@ import os
 
 PROVING = os.environ.get("STREAMPIPE_PROVE") == "1"
 EXAMPLES = 100_000 if PROVING else 2_000
-"""Examples of a law about windows, aggregates or joins: @settings(max_examples=EXAMPLES), marked `proof`."""
-SEEDS = 10_000 if PROVING else 200
-"""Seeds of a simulation."""
+"""Examples of a law about windows or aggregates: @settings(max_examples=EXAMPLES), marked `proof`."""
