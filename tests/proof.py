@@ -5,5 +5,5 @@ from __future__ import annotations
 import os
 
 PROVING = os.environ.get("STREAMPIPE_PROVE") == "1"
-EXAMPLES = 100_000 if PROVING else 2_000
-"""Examples of a law about windows or aggregates: @settings(max_examples=EXAMPLES), marked `proof`."""
+EXAMPLES = int(os.environ.get("STREAMPIPE_EXAMPLES") or (100_000 if PROVING else 2_000))
+"""Examples of a law: @settings(max_examples=EXAMPLES), marked `proof`. STREAMPIPE_EXAMPLES sets another number."""

@@ -152,6 +152,9 @@ class SlidingStep(WindowedStep):
         self._missed(frame, uncounted)
         self._forget(at[uncounted])
         at = at[added & ~uncounted]
+        self._number(at)  # anew, without those that left nothing behind: a restart would not know of them
+        for partition, number in zip(*np.unique(self._slots.partition[at], return_counts=True), strict=True):
+            self._numbers[int(partition)] += int(number)
         self._expect(at)
         self._count_in(frame.filter(added & ~uncounted))
 
@@ -170,12 +173,16 @@ class SlidingStep(WindowedStep):
         slots.discard_untouched(at)
         used = at[added]
         slots.seen[used], slots.pending[used] = seen[added], True
-        for partition in np.unique(slots.partition[used]).tolist():
-            mine = used[slots.partition[used] == partition]
-            slots.number[mine] = self._numbers[partition] + np.arange(len(mine))
-            self._numbers[partition] += len(mine)
+        self._number(used)
         self._enter(used)
         return at, added
+
+    def _number(self, at: IntArray) -> None:
+        """These records, in the order in which they came, come after all that are numbered for good."""
+        slots = self._slots
+        for partition in np.unique(slots.partition[at]).tolist():
+            mine = at[slots.partition[at] == partition]
+            slots.number[mine] = self._numbers[partition] + np.arange(len(mine))
 
     def _enter(self, at: IntArray) -> None:
         """Put these records into the index, in the order in which they came."""

@@ -238,3 +238,14 @@ def test_no_crash_and_no_cut_changes_a_result(kind: str, data: st.DataObject) ->
     assert run.late == whole.late
     assert run.driver.result.outcomes == whole.driver.result.outcomes
     assert run.driver.result.changelog == whole.driver.result.changelog
+
+
+def test_a_record_that_left_nothing_behind_takes_no_number_either() -> None:
+    given_rows = [("a", 0, 999), ("a", 1, 979), ("a", 2, 1009), ("a", 3, 1009)]
+    window = Sliding(15, grace=5)
+    run, whole = Run(window), Run(window).feed(given_rows).commit(close=True)
+    for row in given_rows:
+        run.feed([row]).commit().crash()
+    run.commit(close=True)
+    assert run.late == whole.late == [1]
+    assert run.driver.result.changelog == whole.driver.result.changelog
