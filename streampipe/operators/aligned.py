@@ -128,6 +128,10 @@ class AlignedStep(WindowedStep):
         at = self._slots.of(partition)
         return int(self._slots.end[at].max()) + self._grace if len(at) else None
 
+    def show(self, partition: int) -> None:
+        """Emit every window that is open or still corrected."""
+        self._emit(self._slots.sorted(self._slots.of(partition)))
+
     # --- state --------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

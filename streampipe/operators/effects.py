@@ -146,6 +146,18 @@ class Step:
                 child.process(frame)
 
 
+class Collected(Step):
+    """Keeps what it is handed, for somebody who looks."""
+
+    def __init__(self, effects: Effects) -> None:
+        super().__init__("collected", effects)
+        self.frames: list[Frame] = []
+
+    def process(self, frame: Frame) -> None:
+        """Keep a frame."""
+        self.frames.append(frame)
+
+
 def positions(rows: Iterable[int]) -> IntArray:
     """Row positions as a column."""
     return np.fromiter(rows, np.int64)

@@ -10,6 +10,7 @@ from streampipe.operators.frame import Frame
 from streampipe.operators.grouping import group
 from streampipe.operators.keyed_aggregate import KeyedAggregateStep
 from streampipe.operators.slots import Slots
+from streampipe.records import IntArray
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import RunningAggregate
 
@@ -39,9 +40,15 @@ class RunningStep(KeyedAggregateStep):
 
     def flush(self) -> None:
         """Emit what changed, and write it to stores and changelog."""
-        at = np.flatnonzero(self._slots.dirty)
+        self._emit(np.flatnonzero(self._slots.dirty))
+        self._write()
+
+    def show(self, partition: int) -> None:
+        """Emit the aggregates of every key."""
+        self._emit(self._slots.of(partition))
+
+    def _emit(self, at: IntArray) -> None:
         if len(at):
             slots = self._slots
             results = self._aggregation.results(at)
             self._result(self._keys(at), slots.partition[at], (), results, slots.timestamp[at])
-        self._write()

@@ -270,6 +270,12 @@ class SessionStep(WindowedStep):
             more = [*bounds, pa.array(np.ones(len(void), np.bool_))]
             self._result(keys, np.array(partitions, np.int64), more, nulls, np.array(ends, np.int64))
 
+    def show(self, partition: int) -> None:
+        """Emit every session that is there, closed ones included while a late record may join them to others."""
+        at = self._slots.of(partition)
+        self._slots.end[at] = self._slots.timestamp[at]
+        self._emit(self._slots.sorted(at), [pa.array(np.zeros(len(at), np.bool_))] if self._corrects else [])
+
     # --- state --------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

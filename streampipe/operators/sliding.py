@@ -309,6 +309,14 @@ class SlidingStep(WindowedStep):
         self._emit(made)
         slots.free(made)
 
+    def show(self, partition: int) -> None:
+        """Emit every window that is open."""
+        at = self._slots.of(partition)
+        if len(at):
+            homes, records, windows = self._windows(at)
+            open_ = windows.start + self._difference >= self._times[partition] - self._takes_for
+            self._tell(homes, records, windows.take(np.flatnonzero(open_)))
+
     # --- state --------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

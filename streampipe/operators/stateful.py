@@ -46,5 +46,12 @@ class StatefulStep(Step):
     def advance(self, now_ms: int, idle: Collection[int]) -> None:
         """Stream time of these idle partitions follows the wall clock."""
 
+    def show(self, partition: int) -> None:
+        """Emit what a partition holds as it stands: a row for each key, or key and window.
+
+        For a look at state, in a task that processes nothing. Changes nothing.
+        """
+        raise NotImplementedError
+
     def close_all(self) -> None:
         """Let everything that waits for stream time happen, as at the end of a finished input."""

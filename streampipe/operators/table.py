@@ -7,6 +7,7 @@ distinct rows found.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +18,14 @@ from streampipe.operators.effects import OK, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Origin
 from streampipe.operators.grouping import check_key_columns, distinct_keys, group
 from streampipe.operators.stateful import StatefulStep
-from streampipe.records import IntArray, RecordBatch
+from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import Join, TableSource
 
 GLOBAL = -1
 """The one partition that a global table keeps all its rows in."""
+_AT_ONCE = 10_000
 
 
 class TableStep(StatefulStep):
@@ -94,6 +96,15 @@ class TableStep(StatefulStep):
     def restore(self, partition: int, batch: RecordBatch) -> None:  # noqa: ARG002 - the batch knows its partition
         """Apply rows; bad ones met their fate when they were processed."""
         self.load(batch)
+
+    def show(self, partition: int) -> None:
+        """Emit the rows; their times are not kept."""
+        entries = self.store(partition).range()
+        while some := list(islice(entries, _AT_ONCE)):
+            decoded = self.decoder.decode([value for _, value in some])
+            unknown = np.full(len(some), NO_TIMESTAMP, np.int64)
+            origin = Origin(self.name, [key for key, _ in some], unknown, np.full(len(some), partition, np.int64))
+            self.emit(Frame.of(decoded.columns, origin, decoded.rows))
 
     def close(self, partition: int) -> None:
         """Let a partition go."""

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from streampipe.operators.edges import SourceStep
-from streampipe.operators.effects import Effects
-from streampipe.operators.frame import Origin
+from streampipe.operators.effects import Collected, Effects
+from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import MergeStep
 from streampipe.operators.table import TableStep
@@ -41,7 +41,8 @@ class TopologyTask:
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
         }
         self.global_tables: Collection[str] = tuple(self._shared)
-        self._by_name = {step.name: step for step in self._steps}
+        self.stores: Mapping[str, StatefulStep] = {step.name: step for step in (*self._steps, *tables)}
+        """Everything that keeps state, by the name of its store."""
         self._owned: set[TopicPartition] = set()
         self._open: set[tuple[int, int]] = set()
         self._unsettled: set[tuple[str, int]] = set()
@@ -67,7 +68,7 @@ class TopologyTask:
 
     def restore(self, what: Restore, batch: RecordBatch) -> None:
         """Feed changelog or table records of one `Restore`, in order."""
-        self._by_name[what.store].restore(what.partition, batch)
+        self.stores[what.store].restore(what.partition, batch)
 
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go; state goes with the last input of its sub-topology and partition."""
@@ -79,6 +80,20 @@ class TopologyTask:
                 for step in self._stateful[number][1]:
                     step.close(partition)
                     self._unsettled.discard((step.name, partition))
+
+    def look(self, store: str, partition: int) -> list[Frame]:
+        """What a store holds for a partition (`GLOBAL` for a global table) once it is restored.
+
+        The task is for looking only from then on: nothing comes of what it is fed.
+        """
+        step = self.stores[store]
+        if (store, partition) in self._unsettled:
+            self._unsettled.discard((store, partition))
+            step.restored(partition)
+        collected = Collected(self._effects)
+        step.children[:] = [collected]
+        step.show(partition)
+        return collected.frames
 
     def load(self, batch: RecordBatch) -> list[str]:
         """Apply records of a global table; a line for each bad one."""

@@ -240,6 +240,25 @@ def test_no_crash_and_no_cut_changes_a_result(kind: str, data: st.DataObject) ->
     assert run.driver.result.changelog == whole.driver.result.changelog
 
 
+@every
+@pytest.mark.proof
+@given(data=st.data())
+@settings(max_examples=EXAMPLES // 20)
+def test_a_look_at_state_shows_what_closing_the_windows_would_tell(kind: str, data: st.DataObject) -> None:
+    window = data.draw(windows[kind])
+    run = Run(window).feed(data.draw(rows())).commit()
+    shown: dict[At, dict[str, Any]] = {}
+    for frame in run.driver.start().look("window-1", 0):
+        for e, time in zip(frame.arrow().to_pylist(), frame.timestamps.tolist(), strict=True):
+            start, end = (round(e.pop(bound).timestamp() * 1000) for bound in ("window_start", "window_end"))
+            at = (e.pop("k"), start, end)
+            shown[at] = e | {"time": time}
+    told = set(run.said)
+    run.driver.start()
+    run.commit(close=True)
+    assert shown == {at: e for at, e in run.said.items() if at not in told}
+
+
 def test_a_record_that_left_nothing_behind_takes_no_number_either() -> None:
     given_rows = [("a", 0, 999), ("a", 1, 979), ("a", 2, 1009), ("a", 3, 1009)]
     window = Sliding(15, grace=5)

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+JOINED = """
+from streampipe import Processor, agg
+
+processor = Processor("greeter", version=1)
+names = processor.table("names", key="user")
+everyone = processor.global_table("names", key="user", name="everyone")
+clicks = processor.source("clicks", event_time="at", key="user")
+clicks.join(names, on="user").join(everyone, on="user", prefix="also_").to("greetings")
+clicks.agg(clicks=agg.count()).to("totals")
+"""
+NAMES = """{"type": "record", "name": "Name", "fields": [
+  {"name": "user", "type": "string"}, {"name": "name", "type": "string"}]}"""
+
+
+@pytest.fixture
+def ran(clicks: Cli) -> Cli:
+    """The processor of `clicks` has run, its window still open."""
+    assert clicks("run", "app.py", "--until-caught-up").code == 0
+    return clicks
+
+
+@pytest.fixture
+def joined(clicks: Cli) -> Cli:
+    """A processor with a table, a global table and a running aggregate has run."""
+    Path("joined.py").write_text(JOINED)
+    Path("schemas/names.avsc").write_text(NAMES)
+    Path("names.jsonl").write_text('{"user": "a", "name": "Ann"}\n{"user": "d", "name": "Dan"}\n')
+    sent = clicks(
+        "produce", "names", "names.jsonl", "--schema", "schemas/names.avsc", "--key", "user", "--partitions", "2"
+    )
+    assert sent.code == 0, sent.err
+    assert clicks("run", "joined.py", "--until-caught-up").code == 0
+    return clicks
+
+
+def test_open_windows_can_be_looked_into(ran: Cli) -> None:
+    rows = ran("state", "scan", "app.py", "window-1", "--json").lines
+    assert {row["key"]: row["clicks"] for row in rows} == {"a": 3, "b": 2, "d": 3}
+    assert {(row["window_start"], row["window_end"]) for row in rows} == {
+        ("2024-05-01T10:00:00Z", "2024-05-01T11:00:00Z")
+    }
+    assert len(ran("state", "scan", "app.py", "window-1", "--json", "--max", "2").lines) == 2
+    assert "2024-05-01T10:00:00.000Z" in ran("state", "scan", "app.py", "window-1").out
+
+
+def test_one_key_is_shown_in_the_windows_that_hold_a_time(ran: Cli) -> None:
+    [row] = ran("state", "get", "app.py", "window-1", "a", "--json").lines
+    assert (row["key"], row["user"], row["clicks"], row["timestamp"]) == ("a", "a", 3, "2024-05-01T10:09:00.000Z")
+    assert ran("state", "get", "app.py", "window-1", "a", "--window", "2024-05-01T10:00", "--json").lines == [row]
+    outside = ran("state", "get", "app.py", "window-1", "a", "--window", "2024-05-01T11:00")
+    assert (outside.code, outside.out) == (5, "")
+    assert "holds nothing for key 'a' in a window that 2024-05-01T11:00 is in" in outside.err
+
+
+def test_tables_and_running_aggregates_can_be_looked_into_too(joined: Cli) -> None:
+    [row] = joined("state", "get", "joined.py", "names", "d", "--json").lines
+    assert (row["user"], row["name"], row["timestamp"]) == ("d", "Dan", None)
+    assert {row["name"] for row in joined("state", "scan", "joined.py", "everyone", "--json").lines} == {"Ann", "Dan"}
+    totals = joined("state", "scan", "joined.py", "agg-1", "--json").lines
+    assert {row["user"]: row["clicks"] for row in totals} == {"a": 4, "b": 3, "d": 3}
+
+
+def test_a_look_joins_no_group_and_registers_nothing(clicks: Cli) -> None:
+    before = clicks("topic", "list", "--json").json
+    assert clicks("state", "list", "app.py", "--json").json == [
+        {"name": "window-1", "kind": "windowedaggregate", "topic": "counter-window-1-changelog", "partitions": None,
+         "records": None}
+    ]  # fmt: skip
+    empty = clicks("state", "scan", "app.py", "window-1")
+    assert (empty.code, empty.out) == (5, "")
+    assert "nothing has been committed to it" in empty.err
+    assert clicks("topic", "list", "--json").json == before
+    from streampipe.schemas.registry.local import LocalRegistry
+
+    registry = LocalRegistry(".streampipe/registry.db")
+    assert registry.subjects() == ["clicks-value"]
+    registry.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["window-9"], 5, "has no store 'window-9'; it has: window-1"),
+        (["window-1", "--window", "12"], 3, "--window 12: give a time"),
+        (["window-1", "--window", "noon"], 3, "'noon' is no place in a topic"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_a_line(ran: Cli, arguments: list[str], code: int, says: str) -> None:
+    answer = ran("state", "scan", "app.py", *arguments)
+    assert (answer.code, answer.out) == (code, "")
+    assert says in answer.err
+
+
+def test_a_store_without_windows_says_so(joined: Cli) -> None:
+    answer = joined("state", "scan", "joined.py", "agg-1", "--window", "2024-05-01T10:00")
+    assert answer.code == 3
+    assert "store 'agg-1' has no windows" in answer.err
