@@ -19,6 +19,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Literal
 
 from streampipe.errors import ConfigError
 from streampipe.policies import Guarantee
@@ -63,6 +64,12 @@ class Settings:
     commit_interval_ms: int = 1_000
     max_poll_wait_ms: int = 100
     transaction_timeout_ms: int = 15_000
+    state: Literal["memory", "rocksdb"] = "memory"
+    """Where tables keep their rows; rocksdb needs the extra of that name."""
+    state_dir: str = ".streampipe/state"
+    """Folder of state on disk: <processor>/<slot>/<store>/<partition> in it, emptied at start."""
+    state_memory_mb: int = 256
+    """MiB of block cache and write buffers that all stores of a worker share with rocksdb."""
     create_topics: bool = True
     """Create missing output, dead-letter and internal topics; input topics must exist."""
     latency_target_ms: int = 5_000
@@ -123,7 +130,7 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for values that cannot work, alone or together."""
     for name, least in (
         ("batch_size", 1), ("commit_interval_ms", 1), ("max_poll_wait_ms", 0), ("latency_target_ms", 1),
-        ("transaction_timeout_ms", 1_000),
+        ("transaction_timeout_ms", 1_000), ("state_memory_mb", 8),
     ):  # fmt: skip
         if getattr(settings, name) < least:
             raise ConfigError(f"{name} is {getattr(settings, name)}; it must be at least {least}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,8 @@ def test_every_scalar_setting_can_come_from_the_environment(name: str, data: st.
     elif isinstance(default, int):
         value = default + data.draw(st.integers(0, 50))
     else:
-        value = data.draw(st.sampled_from(["exactly-once", "at-least-once"])) if name == "guarantee" else "x:y"
+        choices = typing.get_args(config.TYPES[name]) or ("x:y",)
+        value = data.draw(st.sampled_from(choices))
     assert getattr(load(environment={f"STREAMPIPE_{name.upper()}": str(value)}), name) == value
 
 

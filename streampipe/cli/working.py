@@ -7,10 +7,11 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event, Thread
+from urllib.parse import quote
 
 from streampipe.brokers.port import Broker
 from streampipe.cli.session import Session
@@ -29,6 +30,9 @@ from streampipe.runtime.slot import claimed_slot, machine
 from streampipe.runtime.supervisor import run_workers
 from streampipe.runtime.topics import external_inputs, prepare_topics
 from streampipe.runtime.worker import Worker
+from streampipe.state.memory import MemoryStores
+from streampipe.state.port import Stores
+from streampipe.state.rocksdb import RocksStores, check_installed
 from streampipe.topology.nodes import Topology
 
 REPORT_EVERY_S = 0.5
@@ -55,6 +59,8 @@ class Work:
 def prepare(work: Work, broker: Broker) -> None:
     """Check the processor against broker and registry, and make the topics that are missing."""
     session = work.session
+    if work.settings.state == "rocksdb":
+        check_installed()
     for caution in cautions(work.settings):
         session.out.warn(caution)
     with session.admin(broker) as admin, session.registry(work.settings) as registry:
@@ -73,7 +79,8 @@ def run_one(
     with ExitStack() as stack:
         registry = stack.enter_context(work.session.registry(work.settings))
         slot = stack.enter_context(claimed_slot(broker.name, work.topology.app_id, slot))
-        builder = TaskBuilder(work.topology, registry, work.settings.schemas, sleep=time.sleep)
+        stores = stack.enter_context(_stores(work, slot))
+        builder = TaskBuilder(work.topology, registry, work.settings.schemas, sleep=time.sleep, stores=stores)
         told, look = _watched(work, broker, slot, stack)
         worker = Worker(
             builder.build, broker, work.settings, app_id=work.topology.app_id, slot=slot, instance=machine(),
@@ -86,6 +93,17 @@ def run_one(
             stack.enter_context(StatusLine(work.session.out, look, work.sources, total))
         gc.freeze()  # what is loaded by now stays: a full collection need not walk it again and again
         return run_until_signalled(worker), look()
+
+
+@contextmanager
+def _stores(work: Work, slot: int) -> Iterator[Stores]:
+    settings = work.settings
+    if settings.state == "memory":
+        yield MemoryStores()
+        return
+    folder = Path(settings.state_dir) / quote(work.topology.app_id, safe="") / str(slot)
+    with closing(RocksStores(folder, settings.state_memory_mb)) as stores:
+        yield stores
 
 
 def _watched(work: Work, broker: Broker, slot: int, stack: ExitStack) -> tuple[Several, Callable[[], Snapshot]]:

@@ -41,6 +41,24 @@ def joined(clicks: Cli) -> Cli:
     return clicks
 
 
+def greetings(cli: Cli, topic: str) -> list[dict[str, object]]:
+    """Values of a topic, in an order that does not depend on its partitions."""
+    read = cli("consume", topic, "--json")
+    assert read.code == 0, read.err
+    return sorted((row["value"] for row in read.lines), key=lambda value: (value["user"], value["n"]))
+
+
+def test_tables_on_disk_give_what_tables_in_memory_give(joined: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_memory = greetings(joined, "greetings")
+    assert in_memory
+    Path("joined.py").write_text(JOINED.replace("greeter", "again").replace("greetings", "greetings-2"))
+    monkeypatch.setenv("STREAMPIPE_STATE", "rocksdb")
+    ran = joined("run", "joined.py", "--until-caught-up")
+    assert ran.code == 0, ran.err
+    assert Path(".streampipe/state/again/0/lock").exists()
+    assert greetings(joined, "greetings-2") == in_memory
+
+
 def test_open_windows_can_be_looked_into(ran: Cli) -> None:
     rows = ran("state", "scan", "app.py", "window-1", "--json").lines
     assert {row["key"]: row["clicks"] for row in rows} == {"a": 3, "b": 2, "d": 3}

@@ -1,0 +1,142 @@
+"""State stores on disk: RocksDB by rocksdict, for state that is larger than memory.
+
+Nothing on disk outlives its task: a store that is opened starts empty and is filled by its changelog, so there is no
+write-ahead log to write and no old byte to trust.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import quote
+
+from streampipe.errors import ConfigError
+
+MIB = 1 << 20
+
+
+def check_installed() -> None:
+    """Raise ConfigError with the repair when rocksdict is missing."""
+    try:
+        import rocksdict  # noqa: F401 - an extra: only who asks for it needs it
+    except ImportError as error:
+        raise ConfigError('state = "rocksdb" needs RocksDB: pip install streampipe[rocksdb]') from error
+
+
+def bounded(memory_mb: int) -> Any:
+    """Options of stores that share `memory_mb` MiB; write buffers take at most half of it, within the block cache."""
+    import rocksdict  # an extra: only who asks for it needs it
+
+    cache = rocksdict.Cache(memory_mb * MIB)
+    table = rocksdict.BlockBasedOptions()
+    table.set_block_cache(cache)
+    buffers = rocksdict.WriteBufferManager.new_write_buffer_manager_with_cache(memory_mb * MIB // 2, False, cache)
+    options = rocksdict.Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_manager(buffers)
+    return options
+
+
+class RocksStore:
+    """`StateStore` in a folder of its own, which is emptied when opened. A length walks over all keys."""
+
+    def __init__(self, folder: Path, options: Any) -> None:
+        import rocksdict  # an extra: only who asks for it needs it
+
+        self._rocksdict, self._folder, self._options = rocksdict, folder, options
+        self._unlogged = rocksdict.WriteOptions()
+        self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, whatever its stub says
+        self._closed = False
+        self._open()
+
+    def _open(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        self._db = self._rocksdict.Rdict(str(self._folder), self._options)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Value of a key."""
+        found: bytes | None = self._db.get(key)
+        return found
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Values of many keys, in their order, in one call of RocksDB."""
+        found: list[bytes | None] | None = self._db.get(list(keys)) if keys else None
+        return found or []
+
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """Set or delete one key."""
+        self.put_many([key], [value])
+
+    def put_many(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
+        """Set or delete many keys, in order, as one write of RocksDB."""
+        batch = self._rocksdict.WriteBatch(raw_mode=True)
+        for key, value in zip(keys, values, strict=True):
+            if value is None:
+                batch.delete(key)
+            else:
+                batch.put(key, value)
+        self._db.write(batch, self._unlogged)
+
+    def range(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Entries with start <= key < end in byte order, as of now: an iterator of RocksDB is a snapshot."""
+        entries = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
+        return entries if end is None else takewhile(lambda entry: entry[0] < end, entries)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._db.keys())  # noqa: SIM118 - not a dictionary
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._db.close()
+        self._open()
+
+    def close(self) -> None:
+        """Forget everything, on disk too. Once closed, the folder may be another store's and is left alone."""
+        if self._closed:
+            return
+        self._closed = True
+        self._db.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class RocksStores:
+    """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of cache and write buffers.
+
+    Raises ConfigError when rocksdict is not installed or another process has the folder.
+    """
+
+    def __init__(self, folder: Path, memory_mb: int) -> None:
+        check_installed()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(
+                f"state folder {folder} is in use by another process: give it another state_dir"
+            ) from error
+        self._folder, self._stores = folder, dict[tuple[str, int], RocksStore]()
+        self._options = bounded(memory_mb)
+
+    def open(self, name: str, partition: int) -> RocksStore:
+        """An empty store; one that a discarded task left open is closed first."""
+        self._let_go(name, partition)
+        store = RocksStore(self._folder / quote(name, safe="") / str(partition), self._options)
+        self._stores[name, partition] = store
+        return store
+
+    def _let_go(self, name: str, partition: int) -> None:
+        if (old := self._stores.pop((name, partition), None)) is not None:
+            old.close()
+
+    def close(self) -> None:
+        """Close every store and give the folder up."""
+        for name, partition in list(self._stores):
+            self._let_go(name, partition)
+        self._lock.close()
