@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test prove lint bench kafka locks clean
+.PHONY: help setup demo test prove chaos lint bench kafka locks clean
 
 PYTHON ?= python3
 BROKER ?= local
@@ -22,6 +22,9 @@ test: setup ## Run the tests; those on Kafka and a registry where Java and Maven
 
 prove: setup ## Put the laws to the test with fifty times as many examples as `make test`
 	STREAMPIPE_PROVE=1 $(VENV)/bin/pytest -m proof --timeout=0 $(ARGS)
+
+chaos: setup ## Kill, freeze and stop workers and a real Kafka under a million records; half an hour
+	$(VENV)/bin/python -m tests.chaos $(ARGS)
 
 lint: setup ## Check style, formatting, types and layers
 	$(VENV)/bin/ruff check .

@@ -7,6 +7,7 @@ A larger tier is a matter of the scenario's numbers. The same seed gives the sam
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from streampipe.brokers.local import LocalBroker
 from streampipe.errors import UnknownSchema
@@ -35,11 +36,13 @@ def run(scenario: Scenario) -> Evidence:
         observer.start()
         feeder.start()
         workers.start_all()
-        kills = Nemesis(scenario, place, workers, feeder).run()
+        nemesis = Nemesis(scenario, place, workers, feeder)
+        kills = nemesis.run()
         feeder.finish()
         workers.stop_all(40)
         workers.finish(scenario.finish_within_s)
-        return gather(place, observer, kills, workers)
+        evidence = gather(place, observer, kills, workers)
+        return replace(evidence, reached=nemesis.reached, missed=nemesis.missed, disturbances=nemesis.disturbances.done)
 
 
 def gather(place: Place, observer: Observer | None, kills: list[Kill], workers: Workers) -> Evidence:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -50,6 +51,12 @@ class Evidence:
     """Records of aborted transactions."""
     kills: list[Kill] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
+    reached: Counter[str] = field(default_factory=Counter)
+    """Deaths by failpoint."""
+    missed: Counter[str] = field(default_factory=Counter)
+    """Failpoints that a worker did not get to in time."""
+    disturbances: Counter[str] = field(default_factory=Counter)
+    """What else happened."""
 
 
 def partitions_of(admin: Admin, topics: Collection[str]) -> list[TopicPartition]:

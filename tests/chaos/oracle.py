@@ -156,19 +156,17 @@ class Oracle:
             yield f"{where} is in one of injected and expected only"
 
     def _echo(self) -> Iterator[str]:
-        """Per key strictly +1: nothing lost, repeated or out of order; and the values are the input's."""
-        amounts = {(e.k, e.seq): e.amount for e in self._valid}
-        last: Counter[str] = Counter()
+        """Per key what the input has: nothing lost, repeated or out of order, and the same values."""
+        wanted = _sequences((e.k, (e.seq, e.amount)) for e in self._valid)
+        passed: Counter[str] = Counter()
         for record in self._logs[self._topics.echo]:
             value = self._decode(record.value or b"")
             key, seq = value["k"], value["seq"]
-            if seq != last[key]:
-                yield f"{_where(record)}: {key} has {seq} after {last[key] - 1}"
-            if record.key != key.encode() or value["amount"] != amounts.get((key, seq)):
-                yield f"{_where(record)}: not what the input says of {key} {seq}"
-            last[key] = seq + 1
-        ends = Counter(e.k for e in self._valid)
-        yield from (f"{key} ends at {last[key]} of {end}" for key, end in ends.items() if last[key] != end)
+            expected = wanted[key][passed[key] : passed[key] + 1]
+            if record.key != key.encode() or expected != [(seq, value["amount"])]:
+                yield f"{_where(record)}: {key} has {seq} where the input has {expected}"
+            passed[key] += 1
+        yield from (f"{k} ends at {passed[k]} of {len(all_)}" for k, all_ in wanted.items() if passed[k] != len(all_))
 
     def _results(self, topic: str, key: str) -> Iterator[tuple[Record, tuple[str, int], tuple[int, int, int]]]:
         for record in self._logs[topic]:
@@ -207,11 +205,9 @@ class Oracle:
         wanted = Counter(e[1:] for e in self._valid)
         yield from (f"{event} x {n} more than once" for event, n in (passed - wanted).items())
         yield from (f"{event} is lost" for event in wanted - passed)
-        last: dict[tuple[str, str], int] = {}
-        for event in self._repartitioned:
-            if event.seq <= last.get((event.k, event.shop), -1):
-                yield f"{event.where}: {event.k} {event.seq} of {event.shop} is out of order"
-            last[event.k, event.shop] = event.seq
+        before = _sequences(((e.k, e.shop), e.seq) for e in self._valid)
+        after = _sequences(((e.k, e.shop), e.seq) for e in self._repartitioned)
+        yield from (f"{of} is out of order" for of, numbers in after.items() if numbers != before[of])
 
     def _dead_letters(self) -> Iterator[str]:
         """Exactly the expected ones by position, each once, of the right class, original bytes kept."""
@@ -265,16 +261,30 @@ class Oracle:
                     counts = len(seen.get(partition, ())), len(there.get(partition, ()))
                     yield f"{topic}[{partition}]: saw {counts[0]} records, a second pass {counts[1]}, and not the same"
 
+    def _fed_again(self) -> int:
+        """A Kafka that is killed may take a batch twice whose acknowledgement was lost."""
+        return len(self._valid) - len({(e.k, e.seq) for e in self._valid})
+
     def summary(self) -> str:
         """What was checked, in one line."""
         kinds = Counter(self._dead.values())
         return (
-            f"{len(self._valid)} valid, dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
+            f"{len(self._valid)} valid, {self._fed_again()} of them fed twice, "
+            f"dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
             f"{len(self._groups)} + {len(self._shops)} windows, {len(self._logs[self._topics.running])} updates, "
             f"{self.evidence.aborted} records of aborted transactions, "
             f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work, "
-            f"{sum(k.in_transaction for k in self.evidence.kills)} in an open transaction"
+            f"{sum(k.in_transaction for k in self.evidence.kills)} in an open transaction, "
+            f"failpoints {dict(self.evidence.reached)}, missed {dict(self.evidence.missed)}, "
+            f"disturbances {dict(self.evidence.disturbances)}"
         )
+
+
+def _sequences(items: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
+    found: dict[Any, list[Any]] = defaultdict(list)
+    for of, item in items:
+        found[of].append(item)
+    return found
 
 
 def vacuity(evidence: Evidence) -> list[str]:
@@ -288,6 +298,8 @@ def vacuity(evidence: Evidence) -> list[str]:
         found.append(f"only {cut} of {len(evidence.kills)} kills hit a worker with a transaction seen open")
     if evidence.aborted <= 0:
         found.append("no record of an aborted transaction: no kill cut one")
+    if len(evidence.missed) > len(evidence.reached):
+        found.append(f"only {len(evidence.reached)} failpoints were reached, not {', '.join(evidence.missed)}")
     return found
 
 

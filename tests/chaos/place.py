@@ -6,14 +6,20 @@ import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 from uuid import uuid4
+
+import tenacity
+from tenacity import retry_if_exception_type, stop_after_delay, wait_fixed
 
 from streampipe.brokers.opening import open_broker
 from streampipe.brokers.port import Admin, Broker
+from streampipe.errors import Unavailable
 from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.topics import prepare_topics
 from streampipe.schemas.port import Registry
 from streampipe.schemas.registry import open_registry
+from streampipe.testing.stack import Stack
 from tests.chaos.processor import Topics, build
 
 SETTINGS = {
@@ -32,6 +38,15 @@ class Scenario:
     records: int
     kills: int
     seed: int
+    failpoints: int = 0
+    """How many of the kills a failpoint makes."""
+    zombies: int = 0
+    stops: int = 0
+    visitors: int = 0
+    restarts: int = 0
+    """Restarts of Kafka, for which it must be a `stack` of its own."""
+    stack: Stack | None = None
+    state: str = "memory"
     partitions: int = 4
     slots: int = 2
     pace_s: float = 2.5
@@ -53,12 +68,24 @@ class Place:
         return sum(at for tp, at in self.admin.committed(self.topics.name).items() if tp.topic == self.topics.input)
 
 
+class _Patient:
+    """An admin that waits for a Kafka that is being restarted."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._admin, name)
+        retry = retry_if_exception_type(Unavailable)
+        return tenacity.retry(retry=retry, stop=stop_after_delay(60), wait=wait_fixed(0.2), reraise=True)(call)
+
+
 def open_place(scenario: Scenario, stack: ExitStack) -> Place:
     """Topics and schemas of a new processor."""
     topics = Topics(f"chaos-{uuid4().hex[:8]}")
     address = f"local:{scenario.folder / 'registry.db'}"
     broker = open_broker(scenario.broker)
-    admin = stack.enter_context(closing(broker.admin()))
+    admin = cast(Admin, _Patient(stack.enter_context(closing(broker.admin()))))
     registry = stack.enter_context(closing(open_registry(address)))
     admin.create_topic(topics.input, scenario.partitions)
     topology = build(topics.name).topology
@@ -69,6 +96,8 @@ def open_place(scenario: Scenario, stack: ExitStack) -> Place:
         "STREAMPIPE_BROKER": scenario.broker,
         "STREAMPIPE_REGISTRY": address,
         "STREAMPIPE_SCHEMAS": str(scenario.folder / "schemas"),
+        "STREAMPIPE_STATE": scenario.state,
+        "STREAMPIPE_STATE_DIR": str(scenario.folder / "state"),
         **SETTINGS,
     }
     return Place(broker, admin, registry, topics, environment)

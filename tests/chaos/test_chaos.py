@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from streampipe.testing.stack import Stack
 from tests.chaos.driver import run
 from tests.chaos.evidence import Evidence
 from tests.chaos.oracle import Oracle, vacuity
@@ -24,9 +25,12 @@ KILLS = int(os.environ.get("STREAMPIPE_TEST_CHAOS_KILLS") or 12)
 @pytest.mark.kafka
 @pytest.mark.timeout(max(240, 20 * KILLS))
 def test_killed_workers_leave_exactly_what_the_oracle_says_on_a_real_kafka(
-    kafka_bootstrap: str, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
+    kafka_stack: Stack, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario = Scenario(f"kafka:{kafka_bootstrap}", tmp_path, records=RECORDS, kills=KILLS, seed=seed)
+    scenario = Scenario(
+        f"kafka:{kafka_stack.bootstrap}", tmp_path, records=RECORDS, kills=KILLS, seed=seed, stack=kafka_stack,
+        failpoints=KILLS // 3, zombies=1, stops=1, visitors=1, restarts=1,
+    )  # fmt: skip
     prove(run(scenario), seed, capsys)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
 
 from streampipe.cli.main import main
+from tests.chaos import failpoints
 
 _PR_SET_PDEATHSIG = 1
 
@@ -17,4 +19,6 @@ if __name__ == "__main__":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         sys.exit("the parent is gone already")
+    faulthandler.register(signal.SIGUSR1)  # tells where it is, in its log
+    failpoints.install()
     sys.exit(main())

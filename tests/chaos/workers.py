@@ -10,8 +10,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.chaos import failpoints
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = str(Path(__file__).with_name("processor.py").relative_to(ROOT))
+STACKS_AFTER_S = 15.0
+"""A worker that is stopping for so long is asked to write into its log where it is."""
 
 
 class Workers:
@@ -26,11 +30,26 @@ class Workers:
         """Workers that ended though nobody told them to."""
         self._slots = slots
 
-    def start(self, slot: int) -> None:
-        """Start the slot's process."""
-        self._processes[slot] = self._spawn(
-            f"slot{slot}", *self._flags, "--slot", str(slot), "--report", str(self._folder)
-        )
+    def start(self, slot: int, failpoint: str = "") -> None:
+        """Start the slot's process, to die at a failpoint if one is given."""
+        arguments = [*self._flags, "--slot", str(slot), "--report", str(self._folder)]
+        self._processes[slot] = self._spawn(f"slot{slot}", *arguments, failpoint=failpoint)
+
+    def died(self, slot: int) -> bool:
+        """Whether the slot's process was killed by what it passed."""
+        return self._processes[slot].poll() == -signal.SIGKILL
+
+    def signal(self, slot: int, number: signal.Signals) -> None:
+        """Send a signal to the slot's process."""
+        self._look(slot, self._processes[slot])
+        self._processes[slot].send_signal(number)
+
+    def stop(self, slot: int, timeout_s: float) -> None:
+        """SIGTERM, and wait for the end."""
+        process = self._processes.pop(slot)
+        self._look(slot, process)
+        process.terminate()
+        self._await_end(slot, process, timeout_s)
 
     def start_all(self) -> None:
         for slot in range(self._slots):
@@ -49,9 +68,7 @@ class Workers:
             self._look(slot, process)
             process.terminate()
         for slot, process in self._processes.items():
-            code = process.wait(timeout_s)
-            if code not in (0, -signal.SIGTERM):  # the latter: it had not started yet
-                self.unexpected.append(f"slot {slot} answered SIGTERM with exit code {code}")
+            self._await_end(slot, process, timeout_s)
         self._processes = {}
 
     def finish(self, timeout_s: float) -> None:
@@ -69,19 +86,32 @@ class Workers:
             process.wait()
 
     def logs(self, lines: int = 15) -> str:
-        """The last lines that each process said."""
+        """The last lines that each process said; those that live say where they are."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGUSR1)
+        time.sleep(0.5)
         every = sorted(self._folder.glob("*.log"))
         return "\n".join(f"-- {log.name}\n" + "\n".join(log.read_text().splitlines()[-lines:]) for log in every)
+
+    def _await_end(self, slot: int, process: subprocess.Popen[bytes], timeout_s: float) -> None:
+        try:
+            code = process.wait(STACKS_AFTER_S)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGUSR1)
+            code = process.wait(timeout_s)
+        if code not in (0, -signal.SIGTERM):  # the latter: it had not started yet
+            self.unexpected.append(f"slot {slot} answered SIGTERM with exit code {code}")
 
     def _look(self, slot: int, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             self.unexpected.append(f"slot {slot} ended by itself with exit code {process.returncode}")
 
-    def _spawn(self, label: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, label: str, *arguments: str, failpoint: str = "") -> subprocess.Popen[bytes]:
         self._starts += 1
         command = [sys.executable, "-m", "tests.chaos.worker", str(os.getpid()), "run", MODULE, *arguments]
         with (self._folder / f"{self._starts:04}-{label}.log").open("wb") as log:
-            return subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=log, stderr=log)
+            environment = self._environment | {failpoints.VARIABLE: failpoint}
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
 
 def await_true(condition: Callable[[], bool], what: str, workers: Workers, within_s: float = 60.0) -> None:

@@ -46,6 +46,7 @@ class KafkaAdmin:
         self, make: Callable[[], AdminClient], errors: Translator, make_member: Callable[[str], Consumer]
     ) -> None:
         self._errors = errors
+        self._make = make
         self._client = errors.open(make)
         self._make_member = make_member
         self._members: dict[str, Consumer] = {}
@@ -143,7 +144,10 @@ class KafkaAdmin:
 
     def describe_group(self, group: str) -> GroupInfo:
         """State and members; `dead` when nobody knows the group."""
-        found = self._one(f"describing group {group}", self._client.describe_consumer_groups, [group], _GONE)
+        # With a client of its own: one whose coordinator restarted since it last asked may time out for ever, or end
+        # the process when the answer comes after the time-out (librdkafka issue 4605).
+        client = self._errors.open(self._make)
+        found = self._one(f"describing group {group}", client.describe_consumer_groups, [group], _GONE)
         if isinstance(found, KafkaError):
             return GroupInfo(group, "dead")
         return GroupInfo(group, found.state.name.lower(), tuple(map(_member, found.members)))

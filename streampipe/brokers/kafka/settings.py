@@ -62,6 +62,10 @@ _CONSUMER: dict[str, object] = {
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 131_072,
 }
+# With the default, a client that lost every broker forgets them and asks the bootstrap addresses anew (KIP-899); what
+# asks a coordinator it knew then waits for a broker that is not there any more: offsets of transactions, descriptions
+# of groups (librdkafka issue 5511).
+_CLIENT: dict[str, object] = {"metadata.recovery.strategy": "none"}
 _CLASSIC: dict[str, object] = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
 _PRODUCER: dict[str, object] = {
     "enable.idempotence": True,
@@ -100,7 +104,7 @@ class KafkaSettings:
         return int(given) / 1000
 
     def _connection(self) -> dict[str, Any]:
-        return {"bootstrap.servers": self.address, "logger": log}
+        return _CLIENT | {"bootstrap.servers": self.address, "logger": log}
 
     def client(self) -> dict[str, Any]:
         """A client that neither consumes nor produces."""

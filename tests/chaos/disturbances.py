@@ -1,0 +1,88 @@
+"""What happens to workers and brokers besides kill -9, in a seeded order: zombies, stops, joins, restarts of Kafka."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections import Counter
+from collections.abc import Callable
+from fractions import Fraction
+
+from streampipe.brokers.port import Member
+from tests.chaos.feeder import Feeder
+from tests.chaos.place import Place, Scenario
+from tests.chaos.workers import Workers, await_true
+
+STOP_S = 40.0
+
+
+class Disturbances:
+    """Those of a scenario. `members` are those of the group, dead ones until they expire."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        place: Place,
+        workers: Workers,
+        feeder: Feeder,
+        members: Callable[[], tuple[Member, ...]],
+    ) -> None:
+        self._scenario, self._place, self._workers, self._feeder = scenario, place, workers, feeder
+        self._members: Callable[[int], list[Member]] = lambda slot: [m for m in members() if slot_of(m) == slot]
+        self._chance = random.Random(f"{scenario.seed}-disturbances")
+        kinds = {
+            self.zombie: scenario.zombies, self.stop: scenario.stops, self.visitor: scenario.visitors,
+            self.restart: scenario.restarts,
+        }  # fmt: skip
+        self._planned = [kind for kind, count in kinds.items() for _ in range(count)]
+        self._chance.shuffle(self._planned)
+        self._next = 0
+        self.done: Counter[str] = Counter()
+
+    def due(self, part: Fraction) -> bool:
+        """Whether another one should have happened when this part of the kills is done."""
+        return self._next < len(self._planned) and self._next < len(self._planned) * part
+
+    def next(self) -> None:
+        """The next one, through to its end."""
+        what = self._planned[self._next]
+        self._next += 1
+        what(self._chance.randrange(self._scenario.slots))
+        self.done[what.__name__] += 1
+
+    def zombie(self, slot: int) -> None:
+        """A worker is frozen until the group has given it up, and then goes on as if nothing had been."""
+        old = {member.id for member in self._members(slot)}
+        self._workers.signal(slot, signal.SIGSTOP)
+        try:
+            self._await(lambda: not old & {member.id for member in self._members(slot)}, "end of the frozen member")
+        finally:
+            self._workers.signal(slot, signal.SIGCONT)
+        self._await(lambda: bool(self._members(slot)), "return of the zombie")
+
+    def stop(self, slot: int) -> None:
+        """A worker is stopped in order, and started again."""
+        self._workers.stop(slot, STOP_S)
+        self._workers.start(slot)
+
+    def visitor(self, _: int) -> None:
+        """One more worker joins, gets partitions, and leaves in order."""
+        slot = self._scenario.slots
+        self._workers.start(slot)
+        self._await(lambda: any(member.partitions for member in self._members(slot)), "partitions of the visitor")
+        self._workers.stop(slot, STOP_S)
+
+    def restart(self, _: int) -> None:
+        """Kafka is stopped and started again; every other time it is killed."""
+        assert self._scenario.stack is not None, "only a stack of its own can be restarted"
+        self._scenario.stack.restart_kafka(kill=self.done["restart"] % 2 == 1)
+        fed = self._feeder.fed
+        self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart")
+
+    def _await(self, condition: Callable[[], bool], what: str) -> None:
+        await_true(condition, what, self._workers)
+
+
+def slot_of(member: Member) -> int:
+    """Of a worker."""
+    return int(member.client.rpartition("-")[2])

@@ -1,0 +1,48 @@
+"""Clients whose Kafka restarts between two of their calls, orderly or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from streampipe.brokers.kafka import KafkaBroker
+from streampipe.errors import TransactionAborted, Unavailable
+from streampipe.records import TopicPartition
+from streampipe.testing.stack import Stack
+from tests.brokers.helpers import Lab, batch, eventually, settle, unique
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+@pytest.fixture
+def lab(kafka_stack: Stack) -> Iterator[Lab]:
+    with Lab(KafkaBroker(kafka_stack.bootstrap)) as lab:
+        yield lab
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_offsets_join_transactions_and_groups_are_described_after_a_restart(
+    lab: Lab, kafka_stack: Stack, kill: bool
+) -> None:
+    topic, group = lab.topic(), unique("group")
+    member, producer = lab.member(group, topic), lab.producer(unique("transactional"))
+
+    def committed() -> bool:
+        member.step()
+        try:
+            producer.begin()
+            producer.produce(batch(topic, b"value"))
+            producer.send_offsets(dict.fromkeys(member.owned(), 1), member.consumer.group_metadata())
+            producer.commit()
+        except (TransactionAborted, Unavailable):
+            producer.abort()
+            return False
+        return True
+
+    settle([member], [TopicPartition(topic, 0)])
+    assert committed()
+    assert lab.admin.describe_group(group).members
+    kafka_stack.restart_kafka(kill=kill)
+    eventually(lambda: committed() and member.owned(), "a transaction was committed", deadline_s=30.0)
+    assert lab.admin.describe_group(group).members
