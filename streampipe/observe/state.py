@@ -119,7 +119,7 @@ class StateReader:
         self._restore(admin, task, name, [TopicPartition(topic, p) for p in range(count)], shared, progress)
         for partition in [GLOBAL] if shared else range(count):
             for frame in task.look(name, partition):
-                yield from _entries(frame if covers is None else frame.filter(covers(frame)))
+                yield from entries_of(frame if covers is None else frame.filter(covers(frame)))
 
     def _covering(self, name: str, time_ms: int) -> Callable[[Frame], Mask]:
         """Which rows are of windows that a time is in."""
@@ -170,7 +170,8 @@ def _assignable(task: TopologyTask, count: int) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for topic in sorted(topics) for p in range(count)]
 
 
-def _entries(frame: Frame) -> Iterator[dict[str, Any]]:
+def entries_of(frame: Frame) -> Iterator[dict[str, Any]]:
+    """What `TopologyTask.look` gives, entry by entry."""
     places = zip(frame.partitions.tolist(), frame.keys(), frame.timestamps.tolist(), strict=True)
     for (partition, key, timestamp), columns in zip(places, frame.arrow().to_pylist(), strict=True):
         yield {"partition": partition, "key": key, "timestamp": timestamp, "columns": columns}

@@ -1,1 +1,6 @@
-"""For tests: a real Apache Kafka and schema registry on loopback, started and ended by their pids."""
+"""For tests: `TopologyTestDriver` runs a processor in memory; `stack` starts a real Kafka and schema registry."""
+
+from streampipe.testing.driver import TopologyTestDriver
+from streampipe.testing.topics import Output
+
+__all__ = ["Output", "TopologyTestDriver"]
