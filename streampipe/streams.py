@@ -13,10 +13,13 @@ from streampipe.errors import TopologyError
 from streampipe.policies import EmitPolicy, LatePolicy, Retry
 from streampipe.topology import nodes
 from streampipe.topology.builder import Builder, Columns, checked_name
-from streampipe.topology.nodes import Node
+from streampipe.topology.nodes import Node, entries
 from streampipe.windows import Duration, Update, Window, milliseconds
 
 JoinKind = Literal["inner", "left"]
+StreamJoinKind = Literal["inner", "left", "outer"]
+Within = Duration | tuple[Duration, Duration]
+"""How far from each other times may be: either way, or before and after."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -123,23 +126,74 @@ class Stream:
             events.to(to, schema=schema)
         return events
 
+    @overload
     def join(
         self,
-        table: Table,
+        other: Table,
         *,
         on: Columns,
         how: JoinKind = "inner",
         prefix: str = "",
         columns: tuple[str, ...] | list[str] | None = None,
         name: str | None = None,
-    ) -> Stream:
-        """Look each record up in a table by the columns `on` and add the table's columns, less its key.
+    ) -> Stream: ...
 
-        `on` are columns of this stream, in the order of the table's key. Raises TopologyError when a co-partitioned
-        table is joined on anything but the stream's own key.
+    @overload
+    def join(
+        self,
+        other: Stream,
+        *,
+        on: Columns,
+        within: Within,
+        grace: Duration = "0s",
+        how: StreamJoinKind = "inner",
+        late: LatePolicy = "dead_letter",
+        idle_after: Duration | None = None,
+        prefix: str = "",
+        columns: tuple[str, ...] | list[str] | None = None,
+        name: str | None = None,
+    ) -> Stream: ...
+
+    def join(
+        self,
+        other: Table | Stream,
+        *,
+        on: Columns,
+        how: StreamJoinKind = "inner",
+        prefix: str = "",
+        columns: tuple[str, ...] | list[str] | None = None,
+        name: str | None = None,
+        **times: Any,
+    ) -> Stream:
+        """Look each record up in a table, or pair it with those of another stream, by the columns `on`.
+
+        Adds the other's columns, less its key: all, or those in `columns`, with `prefix` before their names. `left`
+        keeps records without match, their new columns being null; `outer`, for streams, those of the other side too.
+
+        A table: `on` are columns of this stream, in the order of the table's key.
+
+        A stream: both are keyed by `on`. A record of the other one is a partner if its time is `within` this long of
+        the record's time: a duration, or one before and one after. `grace`: how much longer a partner may be on its
+        way; `late` is what becomes of a record that comes when nothing may join it any more, and a record without
+        partner goes out alone at that time. `idle_after` as for windows. A result's time is the later one of the two.
+
+        Raises TopologyError when the sides are not keyed as the join needs them, naming the repair.
         """
+        one_of("join how", how, StreamJoinKind)
         on = (on,) if isinstance(on, str) else tuple(on)
-        one_of("join how", how, JoinKind)
+        named = tuple(columns) if columns is not None else None
+        if isinstance(other, Stream):
+            return self._join_stream(other, on, how=how, prefix=prefix, columns=named, name=name, **times)
+        if how == "outer" or times:
+            raise TopologyError(f"join with table {other.node.topic!r}: {', '.join(times) or how} is for streams only")
+        self._check_joins(other, on)
+        node = nodes.Join(
+            name=self._builder.named(name, "join"), inputs=(self.node, other.node), key=self.node.key, on=on, how=how,
+            prefix=prefix, columns=named,
+        )  # fmt: skip
+        return Stream(self._builder, self._builder.add(node))
+
+    def _check_joins(self, table: Table, on: tuple[str, ...]) -> None:
         if not table.node.everywhere and self.node.key != on:
             raise TopologyError(
                 f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
@@ -151,15 +205,46 @@ class Stream:
                 f"join with table {table.node.topic!r} on {', '.join(on)}: its key has {len(table.node.key or ())} "
                 f"column(s), {', '.join(table.node.key or ())}"
             )
-        node = nodes.Join(
-            name=self._builder.named(name, "join"),
-            inputs=(self.node, table.node),
-            key=self.node.key,
-            on=on,
-            how=how,
-            prefix=prefix,
-            columns=tuple(columns) if columns is not None else None,
-        )
+
+    def _join_stream(
+        self,
+        other: Stream,
+        on: tuple[str, ...],
+        *,
+        within: Within | None = None,
+        grace: Duration = "0s",
+        how: StreamJoinKind,
+        late: LatePolicy = "dead_letter",
+        idle_after: Duration | None = None,
+        prefix: str,
+        columns: tuple[str, ...] | None,
+        name: str | None,
+    ) -> Stream:
+        one_of("join late", late, LatePolicy)
+        if within is None:
+            raise TopologyError(f"join on {', '.join(on)}: a join of streams needs within=..., such as within='10m'")
+        for side, stream in (("left", self), ("right", other)):
+            if stream.node.key != on:
+                raise TopologyError(
+                    f"join on {', '.join(on)}: the {side} stream is keyed by "
+                    f"{', '.join(stream.node.key or ()) or 'nothing known'}; put .key_by({', '.join(map(repr, on))}) "
+                    f"before the join"
+                )
+        if shared := entries(self.node) & entries(other.node):
+            raise TopologyError(
+                f"join on {', '.join(on)}: both streams come from topic {min(shared)!r}; write one of them to a "
+                f"topic of its own, and read that with another source()"
+            )
+        before, after = within if isinstance(within, tuple) else (within, within)
+        lengths = [milliseconds(length) for length in (before, after, grace)]
+        if min(lengths) < 0:
+            raise TopologyError(f"join within={within!r}, grace={grace!r}: must not be negative")
+        unique = self._builder.named(name, "join")
+        node = nodes.StreamJoin(
+            name=unique, inputs=(self.node, other.node), key=on, changelog=f"{self._builder.app_id}-{unique}-changelog",
+            how=how, before_ms=lengths[0], after_ms=lengths[1], grace_ms=lengths[2], late=late, prefix=prefix,
+            columns=columns, idle_after_ms=_idle_after_ms(idle_after, "updates" if how == "inner" else "final"),
+        )  # fmt: skip
         return Stream(self._builder, self._builder.add(node))
 
     def key_by(self, *columns: str, name: str | None = None) -> Stream:

@@ -21,7 +21,7 @@ from streampipe.operators.stateful import StatefulStep
 from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore, Stores
-from streampipe.topology.nodes import Join, TableSource
+from streampipe.topology.nodes import Join, StreamJoin, TableSource
 
 GLOBAL = -1
 """The one partition that a global table keeps all its rows in."""
@@ -118,8 +118,9 @@ class JoinStep(Step):
     def __init__(self, node: Join, effects: Effects, schema: pa.Schema, table: TableStep) -> None:
         super().__init__(node.name, effects)
         self._table, self._on, self._left = table, node.on, node.how == "left"
-        self._added = _added_columns(node, schema, table)
         right = table.decoder.arrow
+        check_key_columns(node.name, node.on, schema)
+        self._added = added_columns(node, schema, right.names, table.key, f"table {table.topic!r}")
         self.schema = pa.schema([
             *schema,
             *(pa.field(new, right.field(old).type, self._left or right.field(old).nullable)
@@ -158,20 +159,18 @@ class JoinStep(Step):
         return decoded.columns, rows
 
 
-def _added_columns(node: Join, schema: pa.Schema, table: TableStep) -> dict[str, str]:
-    """New column name -> the table's column."""
-    names = table.decoder.arrow.names
-    check_key_columns(node.name, node.on, schema)
-    wanted = node.columns if node.columns is not None else [n for n in names if n not in table.key]
+def added_columns(
+    node: Join | StreamJoin, schema: pa.Schema, names: Sequence[str], key: Sequence[str], other: str
+) -> dict[str, str]:
+    """New column name -> the column of the right side. Raises TopologyError for one that is missing, or taken."""
+    wanted = node.columns if node.columns is not None else [n for n in names if n not in key]
     for column in wanted:
         if column not in names:
-            raise TopologyError(
-                f"node {node.name!r}: table {table.topic!r} has no column {column!r}, only {', '.join(names)}"
-            )
+            raise TopologyError(f"node {node.name!r}: {other} has no column {column!r}, only {', '.join(names)}")
     added = {node.prefix + n: n for n in wanted}
     if clash := sorted(set(added) & set(schema.names)):
         raise TopologyError(
-            f"node {node.name!r}: stream and table {table.topic!r} both have {', '.join(clash)}; "
+            f"node {node.name!r}: stream and {other} both have {', '.join(clash)}; "
             f"give the join a prefix=... or name the columns=[...] to add"
         )
     return added

@@ -14,6 +14,7 @@ from streampipe.operators.grouping import check_key_columns
 from streampipe.operators.running import RunningStep
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
+from streampipe.operators.stream_join import StreamJoinStep
 from streampipe.operators.table import JoinStep, TableStep
 from streampipe.operators.windows import windowed_step
 from streampipe.runtime.port import SubTopology
@@ -76,6 +77,12 @@ class Wiring:
                 return table, decoder.arrow
             case nodes.Repartition():
                 return self._repartition(node)
+            case nodes.StreamJoin():
+                left, right = node.inputs
+                join = StreamJoinStep(node, self._effects, self._columns[id(left)], self._columns[id(right)])
+                for before, port in zip((left, right), join.ports, strict=True):
+                    self._steps[id(before)].children.append(port)
+                return join, join.schema
             case _:
                 step, schema = self._inner(node)
                 upstream = node.inputs[:1] if isinstance(node, nodes.Join) else node.inputs

@@ -17,6 +17,7 @@ from streampipe.topology.nodes import (
     Select,
     Sink,
     Source,
+    StreamJoin,
     TableSource,
     Topology,
     WindowedAggregate,
@@ -88,6 +89,8 @@ def detail(node: Node) -> str:
             return f"{getattr(node.function, '__qualname__', 'function')}()"
         case Join():
             return f"{node.how} join with {node.table.name} on {', '.join(node.on)}"
+        case StreamJoin():
+            return f"{node.how} join within {_within(node)}, late {node.late}{_idle(node)}"
         case Repartition():
             return f"through {node.topic}, key {', '.join(node.key or ())}"
         case WindowedAggregate():
@@ -100,9 +103,15 @@ def detail(node: Node) -> str:
     return ""
 
 
-def _idle(node: WindowedAggregate) -> str:
-    """After what silence windows close by the clock, where it is not what `emit` says."""
-    usual = 30_000 if node.emit == "final" else None
+def _within(node: StreamJoin) -> str:
+    span = f"{node.before_ms} ms before to {node.after_ms} ms after"
+    return f"{span}, grace {node.grace_ms} ms" if node.grace_ms else span
+
+
+def _idle(node: WindowedAggregate | StreamJoin) -> str:
+    """After what silence the clock decides, where it is not what is usual."""
+    waits = node.how != "inner" if isinstance(node, StreamJoin) else node.emit == "final"
+    usual = 30_000 if waits else None
     if node.idle_after_ms == usual:
         return ""
     return ", idle after " + ("never" if node.idle_after_ms is None else f"{node.idle_after_ms / 1000:g}s")

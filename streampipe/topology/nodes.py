@@ -141,6 +141,24 @@ class RunningAggregate(Stateful):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class StreamJoin(Stateful):
+    """Pairs of records of two streams (left, right) with one key whose times are near each other.
+
+    A right record is a partner from `before_ms` before the left one's time until `after_ms` after it. `idle_after_ms`
+    as for windows.
+    """
+
+    how: Literal["inner", "left", "outer"]
+    before_ms: int
+    after_ms: int
+    grace_ms: int
+    late: LatePolicy
+    idle_after_ms: int | None
+    prefix: str
+    columns: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Merge(Node):
     """Records of several streams with the same columns."""
 
@@ -161,6 +179,13 @@ class Sink(Node):
     schema: str | None = None
     stands_for: str | None = None
     """The live topic whose schema counts, when this is a replay's topic."""
+
+
+def entries(node: Node) -> set[str]:
+    """The topics whose records come to a node, in the very batches they were consumed in."""
+    if isinstance(node, (Source, Repartition)):
+        return {node.topic}
+    return set().union(*map(entries, node.inputs)) if node.inputs else set()
 
 
 @dataclass(frozen=True, slots=True)

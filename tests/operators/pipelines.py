@@ -9,6 +9,8 @@ from typing import Any
 import polars as pl
 
 from streampipe import Hopping, Processor, Session, Skip, Sliding, Tumbling, Update, agg
+from streampipe.policies import LatePolicy
+from streampipe.streams import StreamJoinKind
 from streampipe.windows import Window
 
 
@@ -223,10 +225,29 @@ def running_updates() -> Processor:
     return p
 
 
+def streams(name: str, how: StreamJoinKind, late: LatePolicy) -> Processor:
+    p = Processor(name)
+    rows = p.source("rows", key="k")
+    p.source("in", key="k").join(rows, on="k", within=(30, 50), grace=20, how=how, late=late).to("out")
+    return p
+
+
+def streams_outer() -> Processor:
+    return streams("streams-outer", "outer", "dead_letter")
+
+
+def streams_left() -> Processor:
+    return streams("streams-left", "left", "drop")
+
+
+def streams_inner() -> Processor:
+    return streams("streams-inner", "inner", "dead_letter")
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
     windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
     sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
-    running_updates,
+    running_updates, streams_outer, streams_left, streams_inner,
 ]  # fmt: skip
 """Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""
