@@ -287,6 +287,33 @@ class Stream:
         self._check_keyed("agg")
         return self._aggregate(nodes.RunningAggregate, "agg", name, aggregates)
 
+    def deduplicate(
+        self,
+        *,
+        within: Duration,
+        grace: Duration | None = None,
+        late: LatePolicy = "dead_letter",
+        name: str | None = None,
+    ) -> Stream:
+        """Of records with one key whose times are less than `within` apart, keep the first that comes.
+
+        The others are filtered. Times may be `grace` behind stream time, by default as long as `within`; a record
+        that is further behind is late, since what went through then is forgotten. For duplicates by an id of their
+        own, call .key_by("id") before. Raises TopologyError when the stream has no known key.
+        """
+        self._check_keyed("deduplicate")
+        one_of("deduplicate late", late, LatePolicy)
+        within_ms = milliseconds(within)
+        grace_ms = within_ms if grace is None else milliseconds(grace)
+        if within_ms <= 0 or grace_ms < 0:
+            raise TopologyError(f"deduplicate within={within!r}, grace={grace!r}: use lengths of time")
+        unique = self._builder.named(name, "deduplicate")
+        node = nodes.Deduplicate(
+            name=unique, inputs=(self.node,), key=self.node.key, within_ms=within_ms, grace_ms=grace_ms, late=late,
+            changelog=f"{self._builder.app_id}-{unique}-changelog",
+        )  # fmt: skip
+        return Stream(self._builder, self._builder.add(node))
+
     def _check_keyed(self, what: str) -> None:
         if self.node.key is None:
             raise TopologyError(

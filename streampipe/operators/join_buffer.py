@@ -154,11 +154,11 @@ class JoinBuffer:
                 meta["dirty"][at], meta["stored"][at] = False, True
 
     def of(self, partition: int) -> Iterator[Entries]:
-        """What a partition holds."""
+        """What a partition holds, the oldest first within each lot."""
         for run in self._runs:
             meta = run.entries.meta
             if len(at := np.flatnonzero((meta["partition"] == partition) & ~meta["over"])):
-                yield run.entries.take(at)
+                yield run.entries.take(at[np.argsort(meta["seq"][at])])
 
     def forget(self, partition: int) -> None:
         """Let a partition's entries go."""

@@ -40,7 +40,7 @@ class JoinStateCodec:
     """The entries of both sides, each of its own columns."""
 
     def __init__(self, name: str, sides: Sequence[pa.Schema]) -> None:
-        texts = [avro_schema_for(f"{name}_{side}", schema) for side, schema in zip("lr", sides, strict=True)]
+        texts = [avro_schema_for(f"{name}_{side}", schema) for side, schema in enumerate(sides)]
         self._name, self._schemas = name, sides
         self._encoders = [AvroEncoder(text, 0) for text in texts]
         self._decoders = [AvroDecoder(cast(Registry, _Own(text)), text) for text in texts]

@@ -8,7 +8,6 @@ same order by key: first what a record's time puts an end to, then the record's 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -17,21 +16,18 @@ import pyarrow as pa
 
 from streampipe.errors import TopologyError
 from streampipe.operators.edges import report_failures
-from streampipe.operators.effects import DROPPED, OK, Effects, Reason, Step
+from streampipe.operators.effects import OK, Effects, Step
 from streampipe.operators.frame import Frame, Origin
-from streampipe.operators.grouping import check_key_columns, distinct_keys, group, null_rows
-from streampipe.operators.join_buffer import KEY, Entries, JoinBuffer, Probe
-from streampipe.operators.join_state import STREAM_TIME, JoinStateCodec, with_state
-from streampipe.operators.stateful import StatefulStep
-from streampipe.operators.stream_time import StreamTimes
+from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.join_buffer import KEY, Entries, Probe
+from streampipe.operators.join_state import with_state
 from streampipe.operators.table import added_columns
-from streampipe.operators.windowed import iso
-from streampipe.records import IntArray, ProduceBatch, RecordBatch
+from streampipe.operators.waiting import WaitingStep
+from streampipe.records import IntArray
 from streampipe.topology.nodes import StreamJoin
 
 LEFT, RIGHT = 0, 1
 _ALONE, _PAIR = 0, 1
-_LAST_TIME = 2**61
 
 
 class JoinPort(Step):
@@ -57,62 +53,36 @@ class _Rows:
     order: tuple[IntArray, ...]
 
 
-class StreamJoinStep(StatefulStep):
+class StreamJoinStep(WaitingStep):
     """Joins what comes in through `ports`, left and right."""
 
-    timed = True
-
     def __init__(self, node: StreamJoin, effects: Effects, left: pa.Schema, right: pa.Schema) -> None:
-        super().__init__(node.name, effects)
         assert node.key is not None
-        self._on, self._late_policy, self.changelog = node.key, node.late, node.changelog
+        reaches = node.after_ms + node.grace_ms, node.before_ms + node.grace_ms
+        sides = list(zip((left, right), reaches, strict=True))
+        super().__init__(node.name, effects, node.changelog, node.key, node.late, sides)
         self.idle_after_s = None if node.idle_after_ms is None else node.idle_after_ms / 1000
         _check_keys(node, left, right)
-        self._added = added_columns(node, left, right.names, self._on, "the right stream")
-        self._schemas = left, right
+        self._added = added_columns(node, left, right.names, node.key, "the right stream")
         self.schema = _schema(node, left, right, self._added)
         self._span = (node.before_ms, node.after_ms), (node.after_ms, node.before_ms)
         self._kept = node.how in ("left", "outer"), node.how == "outer"
-        self._sides = tuple(JoinBuffer(after + node.grace_ms) for _, after in self._span)
-        self._codec = JoinStateCodec(node.name, self._schemas)
         self.ports = JoinPort(self, LEFT), JoinPort(self, RIGHT)
-        self._times = StreamTimes()
-        self._numbers: Counter[int] = Counter()
-        self._restoring: dict[int, dict[bytes, bytes]] = {}
-        self._open: set[int] = set()
-        self._gone: list[tuple[int, bytes]] = []
 
     # --- records ------------------------------------------------------------------------------------------------
 
     def take(self, side: int, frame: Frame) -> None:
         """Join records of a side with the other one, and keep them for records to come."""
-        unusable = (frame.timestamps < 0) | (frame.timestamps >= _LAST_TIME)
-        if unusable.any():
-            self.effects.dead_letters(frame, np.flatnonzero(unusable), self.name, lambda _: _NO_TIME)
-            frame = frame.filter(~unusable)
+        frame = self._timely(frame)
         if not len(frame):
             return
         seen, partitions = self._times.running(frame), frame.partitions
         late = frame.timestamps + self._sides[side].reach_ms < seen
         if late.any():
-            self._refuse_late(side, frame, np.flatnonzero(late))
+            self._refuse_late(frame, late, *self._span[side], "no partner from {window} can come any more")
         positions = np.flatnonzero(~late)
         results = self._met(side, frame.take(positions), positions, seen[positions]) if len(positions) else []
         self._send([*results, *self._left_over(partitions, seen)])
-
-    def _refuse_late(self, side: int, frame: Frame, rows: IntArray) -> None:
-        if self._late_policy == "drop":
-            frame.origin.mark(frame.indexes[rows], DROPPED)
-            self.effects.late_drops[self.name] += len(rows)
-            return
-        before, after = self._span[side]
-
-        def reason(row: int) -> Reason:
-            time = int(frame.timestamps[row])
-            window = f"[{iso(time - before)}, {iso(time + after)}]"
-            return Reason("late", "LateRecord", f"no partner from {window} can come any more", {"window": window})
-
-        self.effects.dead_letters(frame, rows, self.name, reason)
 
     def _met(self, side: int, frame: Frame, positions: IntArray, seen: IntArray) -> list[_Rows]:
         """The pairs of records that are on time; they are kept from now on. `positions`: theirs in the batch."""
@@ -134,23 +104,6 @@ class StreamJoinStep(StatefulStep):
         entries.meta["dirty"] = True
         self._sides[side].add(entries)
         return results
-
-    def _record_keys(self, frame: Frame) -> list[bytes | None]:
-        columns = {name: frame.columns[name] for name in self._on}
-        groups = group([*columns.values()])
-        keys = distinct_keys(columns, groups)
-        empty = null_rows([column.take(groups.first) for column in columns.values()])
-        return [None if empty[g] else keys[g] for g in groups.of.tolist()]
-
-    def _numbered(self, partitions: IntArray) -> IntArray:
-        """A number for each record, by which its partition's state knows it."""
-        numbers = np.empty(len(partitions), np.int64)
-        for partition in np.unique(partitions).tolist():
-            rows = partitions == partition
-            count = int(rows.sum())
-            numbers[rows] = np.arange(self._numbers[partition], self._numbers[partition] + count)
-            self._numbers[partition] += count
-        return numbers
 
     def _pairs(self, side: int, entries: Entries, positions: IntArray, seen: IntArray) -> list[_Rows]:
         before, after = self._span[side]
@@ -226,72 +179,8 @@ class StreamJoinStep(StatefulStep):
 
     def close_all(self) -> None:
         """Everything that waits is over, as if time had passed; later records for it are late."""
-        for partition in self._open:
-            for buffer in self._sides:
-                for entries in buffer.of(partition):
-                    self._times.follow(partition, int(entries.meta["time"].max()) + buffer.reach_ms + 1)
+        self._follow_to_the_end()
         self._send(self._left_over(_NONE, _NONE))
-
-    # --- state --------------------------------------------------------------------------------------------------
-
-    def _forget(self, side: int, entries: Entries) -> None:
-        stored = entries.take(np.flatnonzero(entries.meta["stored"]))
-        partitions = stored.meta["partition"].tolist()
-        self._gone += zip(partitions, self._codec.keys(side, stored), strict=True)
-
-    def flush(self) -> None:
-        """Put what changed into the changelog."""
-        times = dict(self._times.items())
-        changes: list[tuple[int, bytes, bytes | None]] = []
-        for side, buffer in enumerate(self._sides):
-            for entries in buffer.pop_over(times):
-                self._forget(side, entries)
-            for entries in buffer.dirty():
-                changes += zip(entries.meta["partition"].tolist(), *self._codec.encode(side, entries), strict=True)
-        gone, self._gone = self._gone, []
-        changes += [(partition, key, None) for partition, key in gone]
-        changes += [(p, STREAM_TIME, self._codec.encode_time(time)) for p, time in self._times.take_moved()]
-        if changes:
-            partitions, keys, values = (list(column) for column in zip(*changes, strict=True))
-            self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
-
-    def open(self, partition: int) -> None:
-        """Take a partition on, its state empty."""
-        self._open.add(partition)
-        self._times.open(partition)
-        self._restoring[partition] = {}
-
-    def restore(self, partition: int, batch: RecordBatch) -> None:
-        """Apply changelog records."""
-        held = self._restoring[partition]
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if key is None:
-                continue
-            if value is None:
-                held.pop(key, None)
-            else:
-                held[key] = value
-
-    def restored(self, partition: int) -> None:
-        """What waited comes back. Raises StateCorrupted."""
-        held = self._restoring.pop(partition)
-        if STREAM_TIME in held:
-            self._times.restore(partition, self._codec.decode_time(held[STREAM_TIME]))
-        for side, buffer in enumerate(self._sides):
-            entries = self._codec.decode(side, partition, held)
-            if entries is not None:
-                self._numbers[partition] = max(self._numbers[partition], int(entries.meta["seq"].max()) + 1)
-                buffer.add(entries)
-
-    def close(self, partition: int) -> None:
-        """Let a partition go, with all that is not flushed."""
-        self._open.discard(partition)
-        self._restoring.pop(partition, None)
-        self._times.close(partition)
-        self._numbers.pop(partition, None)
-        for buffer in self._sides:
-            buffer.forget(partition)
-        self._gone = [(p, key) for p, key in self._gone if p != partition]
 
     def show(self, partition: int) -> None:
         """Emit the records that wait, as if they had met nobody."""
@@ -301,7 +190,6 @@ class StreamJoinStep(StatefulStep):
 
 
 _NONE = np.zeros(0, np.int64)
-_NO_TIME = Reason("validation", "ValidationError", "timestamp is negative or cannot be used", {"rule": "timestamp"})
 
 
 def _first_beyond(times: IntArray, homes: IntArray, partitions: IntArray, seen: IntArray) -> IntArray:

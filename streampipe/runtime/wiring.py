@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from streampipe.operators.deduplicate import DeduplicateStep
 from streampipe.operators.edges import SinkStep, SourceStep, Times
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep
@@ -116,6 +117,8 @@ class Wiring:
                 return windowed_step(node, self._effects, schema, self._stores)
             case nodes.RunningAggregate():
                 return RunningStep(node, self._effects, schema, self._stores)
+            case nodes.Deduplicate():
+                return DeduplicateStep(node, self._effects, schema)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
 

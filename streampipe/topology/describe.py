@@ -7,6 +7,7 @@ import re
 from streampipe.topology.graph import sub_graphs
 from streampipe.topology.nodes import (
     Branch,
+    Deduplicate,
     Expect,
     Filter,
     Handle,
@@ -17,6 +18,7 @@ from streampipe.topology.nodes import (
     Select,
     Sink,
     Source,
+    Stateful,
     StreamJoin,
     TableSource,
     Topology,
@@ -89,17 +91,26 @@ def detail(node: Node) -> str:
             return f"{getattr(node.function, '__qualname__', 'function')}()"
         case Join():
             return f"{node.how} join with {node.table.name} on {', '.join(node.on)}"
-        case StreamJoin():
-            return f"{node.how} join within {_within(node)}, late {node.late}{_idle(node)}"
         case Repartition():
             return f"through {node.topic}, key {', '.join(node.key or ())}"
+        case Stateful():
+            return _detail_with_state(node)
+        case Sink():
+            return f"topic {node.topic}"
+    return ""
+
+
+def _detail_with_state(node: Stateful) -> str:
+    match node:
+        case StreamJoin():
+            return f"{node.how} join within {_within(node)}, late {node.late}{_idle(node)}"
+        case Deduplicate():
+            return f"first within {node.within_ms} ms, grace {node.grace_ms} ms, late {node.late}"
         case WindowedAggregate():
             names = ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
             return f"{node.window}, emit {node.emit}, late {node.late}{_idle(node)}: {names}"
         case RunningAggregate():
             return "running " + ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
-        case Sink():
-            return f"topic {node.topic}"
     return ""
 
 

@@ -159,6 +159,15 @@ class StreamJoin(Stateful):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Deduplicate(Stateful):
+    """Of records with one key whose times are less than `within_ms` apart, the first that comes."""
+
+    within_ms: int
+    grace_ms: int
+    late: LatePolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Merge(Node):
     """Records of several streams with the same columns."""
 

@@ -244,10 +244,16 @@ def streams_inner() -> Processor:
     return streams("streams-inner", "inner", "dead_letter")
 
 
+def deduplicated() -> Processor:
+    p = Processor("deduplicated")
+    p.source("in", key="k").deduplicate(within=40, grace=60).to("out")
+    return p
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
     windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
     sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
-    running_updates, streams_outer, streams_left, streams_inner,
+    running_updates, streams_outer, streams_left, streams_inner, deduplicated,
 ]  # fmt: skip
 """Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""
