@@ -45,7 +45,7 @@ class PrometheusObserver:
         self._pipeline, self._path, self._wall_s = pipeline, path, wall_s
         self._sources = frozenset(sources)
         self._owned: set[TopicPartition] = set()
-        self._restoring_s: dict[str, float] = {}
+        self._restoring: dict[str, tuple[int, float]] = {}
         self._outcomes: dict[str, IntArray] = {}
         self._now_in: State = "starting"
         self._first_s: float | None = None
@@ -122,11 +122,12 @@ class PrometheusObserver:
         """Progress of a restore; its duration is observed once it is through."""
         self._restored.labels(self._pipeline, store).inc(restored)
         self._remaining.labels(self._pipeline, store).set(remaining)
-        spent = self._restoring_s.get(store, 0.0) + seconds
+        before, spent = self._restoring.pop(store, (0, 0.0))
+        done, spent = before + restored, spent + seconds
+        self._restore_left.labels(self._pipeline, store).set(remaining * spent / done if remaining and done else 0.0)
         if remaining:
-            self._restoring_s[store] = spent
-        else:
-            self._restoring_s.pop(store, None)
+            self._restoring[store] = done, spent
+        elif done:
             self.restore_duration.record((self._pipeline, store), np.array([spent]))
 
     def broker_reachable(self, reachable: bool) -> None:
@@ -245,6 +246,7 @@ class PrometheusObserver:
         self._assigned = self._gauge("assigned_partitions", "Partitions of this worker.").labels(self._pipeline)
         self._restored = self._counter("restored_records", "Records read back into state.", "store")
         self._remaining = self._gauge("restore_remaining_records", "Records still to be read back.", "store")
+        self._restore_left = self._gauge("restore_remaining_seconds", "How long that will take, about.", "store")
         self._reachable = self._gauge("broker_reachable", "1 while broker and registry answer.").labels(self._pipeline)
         self._reachable.set(1.0)  # workers tell changes only
         self._state = Enum(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
@@ -12,6 +12,7 @@ from streampipe.clock import Clock
 from streampipe.errors import StateCorrupted
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Observer, Restore, Task
+from streampipe.runtime.restore_progress import RestoreProgress
 
 STEP_RECORDS = 20_000
 STEP_WAIT_S = 0.05
@@ -46,6 +47,7 @@ class Restorer:
         self._queue: deque[tuple[TopicPartition, RecordBatch]] = deque()
         self._reader: Reader | None = None
         self._progress_at = clock.monotonic_s()
+        self._progress = RestoreProgress(clock)
 
     @property
     def partitions(self) -> set[int]:
@@ -112,13 +114,12 @@ class Restorer:
         if self._reader is None:
             return
         moved = False
-        for source, restore in self._active.items():
+        for source in self._active:
             position = self._reader.position(source)
             moved |= position > self._positions[source]
             self._positions[source] = max(position, self._positions[source])
-            if source in restored:
-                left = max(0, self._bounds[source] - position)
-                self._observer.restoring(restore.store, restored[source], left, seconds)
+        if restored:
+            self._tell(restored, seconds)
         now = self._clock.monotonic_s()
         if moved:
             self._progress_at = now
@@ -126,10 +127,24 @@ class Restorer:
             raise StateCorrupted(self._stalled())
         self._finish()
 
+    def _tell(self, restored: Mapping[TopicPartition, int], seconds: float) -> None:
+        """Progress by store: records of this step, and those left in all its partitions."""
+        done, left = Counter[str](), Counter[str]()
+        for source, restore in self._active.items():
+            done[restore.store] += restored.get(source, 0)
+            left[restore.store] += max(0, self._bounds[source] - self._positions[source])
+        for store, records in done.items():
+            if records:
+                self._observer.restoring(store, records, left[store], seconds * records / done.total())
+        self._progress.moved(done.total(), left)
+
     def _finish(self) -> None:
-        for source in [s for s in self._active if self._positions[s] >= self._bounds[s]]:
-            self._observer.restoring(self._active[source].store, 0, 0, 0.0)
+        done = [source for source in self._active if self._positions[source] >= self._bounds[source]]
+        stores = {self._active[source].store for source in done}
+        for source in done:
             self._forget(source)
+        for store in stores - {restore.store for restore in self._active.values()}:
+            self._observer.restoring(store, 0, 0, 0.0)
         if not self._active:
             self._reopen()
 

@@ -150,8 +150,12 @@ def test_a_restore_is_one_observation_once_it_is_through() -> None:
     watched = observer()
     watched.restoring("s", 10, 5, 1.0)
     assert value(watched, "restore_remaining_records", store="s") == 5
+    assert value(watched, "restore_remaining_seconds", store="s") == 0.5
     assert value(watched, "restore_duration_seconds_count", store="s") is None
     watched.restoring("s", 5, 0, 0.5)
+    watched.restoring("s", 0, 0, 0.0)
+    assert value(watched, "restore_remaining_seconds", store="s") == 0
+    assert value(watched, "restore_duration_seconds_count", store="s") == 1
     assert value(watched, "restored_records_total", store="s") == 15
     assert value(watched, "restore_duration_seconds_sum", store="s") == 1.5
 

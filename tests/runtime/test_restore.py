@@ -87,6 +87,26 @@ def test_a_changelog_that_ends_in_aborted_records_is_restored_to_its_end(broker:
     producer.close()
 
 
+def test_what_is_left_of_a_store_is_told_for_all_its_partitions_together(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streampipe.runtime.restore.STEP_RECORDS", 3)
+    producer = broker.producer()
+    for partition in (0, 1):
+        write(producer, names.changelog, partition, 10)
+    producer.flush()
+    watcher = Watcher()
+    restorer = restorer_of(broker, watcher)
+    restorer.add([changelog(names, 0), changelog(names, 1)], {})
+    finish(restorer, Restoring(names, Log()))
+    done = 0
+    for _, restored, remaining in watcher.restores:
+        done += restored
+        assert done + remaining == 20
+    assert len(watcher.restores) > 6
+    producer.close()
+
+
 def test_a_table_is_restored_up_to_the_committed_offset_only(broker: Broker, names: Names) -> None:
     producer = broker.producer()
     source = TopicPartition(names.table, 0)
