@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
 
 from streampipe.brokers.port import Member
+from streampipe.records import TopicPartition
 from tests.chaos.feeder import Feeder
 from tests.chaos.place import Place, Scenario
 from tests.chaos.workers import Workers, await_true
 
 STOP_S = 40.0
+AIM_S = 5.0
 
 
 class Disturbances:
@@ -26,9 +29,11 @@ class Disturbances:
         workers: Workers,
         feeder: Feeder,
         members: Callable[[], tuple[Member, ...]],
+        in_transaction: Callable[[int], bool],
     ) -> None:
         self._scenario, self._place, self._workers, self._feeder = scenario, place, workers, feeder
         self._members: Callable[[int], list[Member]] = lambda slot: [m for m in members() if slot_of(m) == slot]
+        self._in_transaction = in_transaction
         self._chance = random.Random(f"{scenario.seed}-disturbances")
         kinds = {
             self.zombie: scenario.zombies, self.stop: scenario.stops, self.visitor: scenario.visitors,
@@ -51,7 +56,13 @@ class Disturbances:
         self.done[what.__name__] += 1
 
     def zombie(self, slot: int) -> None:
-        """A worker is frozen until the group has given it up, and then goes on as if nothing had been."""
+        """A worker is frozen until the group has given it up, and then goes on as if nothing had been.
+
+        In the middle of a transaction, if it gets to one: that is what it must not end.
+        """
+        deadline = time.monotonic() + AIM_S
+        while not self._in_transaction(slot) and time.monotonic() < deadline:
+            time.sleep(0.005)
         old = {member.id for member in self._members(slot)}
         self._workers.signal(slot, signal.SIGSTOP)
         try:
@@ -66,11 +77,21 @@ class Disturbances:
         self._workers.start(slot)
 
     def visitor(self, _: int) -> None:
-        """One more worker joins, gets partitions, and leaves in order."""
+        """One more worker joins, gets partitions and something to do if there is anything, and leaves in order."""
         slot = self._scenario.slots
         self._workers.start(slot)
-        self._await(lambda: any(member.partitions for member in self._members(slot)), "partitions of the visitor")
+        self._await(lambda: bool(self._partitions(slot)), "partitions of the visitor")
+        before = self._place.admin.committed(self._place.topics.name)
+        deadline = time.monotonic() + AIM_S
+        while time.monotonic() < deadline:
+            now = self._place.admin.committed(self._place.topics.name)
+            if any(now.get(tp, 0) > before.get(tp, 0) for tp in self._partitions(slot)):
+                break
+            time.sleep(0.05)
         self._workers.stop(slot, STOP_S)
+
+    def _partitions(self, slot: int) -> set[TopicPartition]:
+        return {tp for member in self._members(slot) for tp in member.partitions}
 
     def restart(self, _: int) -> None:
         """Kafka is stopped and started again; every other time it is killed."""

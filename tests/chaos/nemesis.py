@@ -17,7 +17,7 @@ from streampipe.brokers.port import Member
 from streampipe.records import TopicPartition
 from tests.chaos.disturbances import Disturbances, slot_of
 from tests.chaos.evidence import Kill, partitions_of
-from tests.chaos.failpoints import IN_TRANSACTION, POINTS, REBALANCES
+from tests.chaos.failpoints import IN_TRANSACTION, REBALANCES
 from tests.chaos.feeder import Feeder
 from tests.chaos.place import Place, Scenario
 from tests.chaos.workers import Workers, await_true
@@ -43,11 +43,13 @@ class Nemesis:
         self._kills: list[Kill] = []
         self._dead: set[str] = set()
         self._left_open: dict[TopicPartition, int] = {}
-        self._points = self._shuffled(POINTS, scenario.failpoints)
+        self._points = self._shuffled(scenario.points, scenario.failpoints)
         self.reached: Counter[str] = Counter()
         """Deaths by failpoint."""
         self.missed: Counter[str] = Counter()
-        self.disturbances = Disturbances(scenario, place, workers, feeder, self._members)
+        self.disturbances = Disturbances(
+            scenario, place, workers, feeder, self._members, lambda slot: bool(self._cut([slot], self._owned()))
+        )
 
     def run(self) -> list[Kill]:
         """The kills of the scenario, perhaps a few more with the last strike."""
@@ -56,7 +58,7 @@ class Nemesis:
             strikes += 1
             self._strike(blind=strikes % BLIND == 0)
             while self.disturbances.due(Fraction(len(self._kills), self._scenario.kills)):
-                self._feed(Fraction(1, 3))
+                self._feed(Fraction(2, 3))
                 self.disturbances.next()
         return self._kills
 

@@ -20,6 +20,7 @@ from streampipe.runtime.topics import prepare_topics
 from streampipe.schemas.port import Registry
 from streampipe.schemas.registry import open_registry
 from streampipe.testing.stack import Stack
+from tests.chaos.failpoints import POINTS
 from tests.chaos.processor import Topics, build
 
 SETTINGS = {
@@ -40,6 +41,7 @@ class Scenario:
     seed: int
     failpoints: int = 0
     """How many of the kills a failpoint makes."""
+    points: tuple[str, ...] = POINTS
     zombies: int = 0
     stops: int = 0
     visitors: int = 0
@@ -47,6 +49,8 @@ class Scenario:
     """Restarts of Kafka, for which it must be a `stack` of its own."""
     stack: Stack | None = None
     state: str = "memory"
+    mutant: str = ""
+    """What is broken in the workers; see `tests.chaos.mutants`."""
     partitions: int = 4
     slots: int = 2
     pace_s: float = 2.5
@@ -93,6 +97,7 @@ def open_place(scenario: Scenario, stack: ExitStack) -> Place:
     prepare_topics(topology, admin, create=True)
     environment = {
         "CHAOS_PROCESSOR": topics.name,
+        "CHAOS_MUTANT": scenario.mutant,
         "STREAMPIPE_BROKER": scenario.broker,
         "STREAMPIPE_REGISTRY": address,
         "STREAMPIPE_SCHEMAS": str(scenario.folder / "schemas"),

@@ -21,4 +21,8 @@ if __name__ == "__main__":
         sys.exit("the parent is gone already")
     faulthandler.register(signal.SIGUSR1)  # tells where it is, in its log
     failpoints.install()
+    if os.environ.get("CHAOS_MUTANT"):
+        from tests.chaos import mutants
+
+        mutants.install()
     sys.exit(main())
