@@ -19,6 +19,7 @@ _MEASURE = {"a": "late", "b": "dep_delay", "d": "late"}
 
 def differences(kafka: Kafka, setup: Setup, job: str, records: int) -> list[str]:
     """What is not as it must be, in words; empty when everything is right."""
+    kafka.await_no_open_transaction(setup.output)
     chunks = (rows(kafka, values) for values in committed(setup))
     got = windows(chunks) if job == "c" else totals(chunks, job)
     return compare(got, data.expected(job, records), data.GROUPS[job])

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import confluent_kafka.admin
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 
 from benchmarks import data, events
@@ -18,6 +18,7 @@ from benchmarks.setup import PARTITIONS, PRODUCER, Setup
 
 _ADMIN: Any = confluent_kafka.admin  # its own annotations leave out half of it
 _LEADERS_S = 20
+_MARKERS_S = 90  # longer than transaction.timeout.ms: one that a killed process left open has ended by then
 _FOR_EVER = {"retention.ms": "-1", "segment.ms": str(2**62)}
 # Kafka rolls segments by the records' time: with a month of flights a second it would do nothing else.
 
@@ -67,13 +68,14 @@ class Kafka:
             future.result(30)
         self.end_offsets(topic, partitions)
 
-    def end_offsets(self, topic: str, partitions: int = PARTITIONS) -> list[int]:
-        """High watermark of each partition; waits for leaders."""
+    def end_offsets(self, topic: str, partitions: int = PARTITIONS, *, committed: bool = False) -> list[int]:
+        """High watermark of each partition, or its last stable offset; waits for leaders."""
         latest = {TopicPartition(topic, partition): _ADMIN.OffsetSpec.latest() for partition in range(partitions)}
+        isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         deadline, last = time.monotonic() + _LEADERS_S, ""
         while time.monotonic() < deadline:
             try:
-                answers = self._admin.list_offsets(latest, request_timeout=10)
+                answers = self._admin.list_offsets(latest, isolation_level=isolation, request_timeout=10)
                 return [answer.result(10).offset for answer in answers.values()]
             except KafkaException as error:
                 last = str(error)
@@ -81,6 +83,18 @@ class Kafka:
             with suppress(KafkaException):  # or the client may go on asking whom it asked before
                 self._admin.list_topics(topic, timeout=10)
         raise TimeoutError(f"topic {topic} has no leaders after {_LEADERS_S} seconds: {last}")
+
+    def await_no_open_transaction(self, topic: str) -> None:
+        """Wait until a read_committed reader sees all of the topic.
+
+        A commit returns once the coordinator has decided on it. Markers reach each partition after that, and those
+        of the group's offsets may be first (KIP-98, section 4.3).
+        """
+        deadline = time.monotonic() + _MARKERS_S
+        while self.end_offsets(topic, committed=True) != self.end_offsets(topic):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"topic {topic} still has an open transaction after {_MARKERS_S} seconds")
+            time.sleep(0.05)
 
     def committed(self, group: str, topic: str) -> int:
         """Records of the topic that the group has committed.

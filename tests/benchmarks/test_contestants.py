@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
 
 import polars as pl
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from benchmarks import check, data
 from benchmarks.contestants import Contestant, contestants
 from benchmarks.kafka import Kafka, cleared
 from benchmarks.measure import measure
+from benchmarks.setup import PARTITIONS
 
 RECORDS = 20_000
 
@@ -47,6 +51,25 @@ def test_a_contestant_that_dies_is_named_with_its_last_words(kafka: Kafka) -> No
     figures = measure(kafka, dying, RECORDS, 1, 30, lambda _: None)
     assert not figures.finished
     assert figures.wrong == ("ended by itself with exit code 1: out of luck",)
+
+
+@pytest.mark.kafka
+@pytest.mark.registry
+def test_the_check_waits_for_a_transaction_that_is_about_to_be_committed(kafka: Kafka) -> None:
+    topic = f"{kafka.prefix}-open"
+    kafka.create(topic, PARTITIONS, {})
+    producer: Any = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"value", partition=0)
+    producer.flush(30)
+    assert kafka.end_offsets(topic, committed=True) != kafka.end_offsets(topic)
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(kafka.await_no_open_transaction, topic)
+        assert not wait([waiting], 0.5).done
+        producer.commit_transaction(30)
+        waiting.result(30)
+    assert kafka.end_offsets(topic, committed=True) == kafka.end_offsets(topic)
 
 
 def test_the_check_finds_what_is_missing_unexpected_and_wrong() -> None:
