@@ -65,9 +65,13 @@ def partitions_of(admin: Admin, topics: Collection[str]) -> list[TopicPartition]
 
 
 def read(broker: Broker, admin: Admin, topics: Collection[str], isolation: Isolation = "read_committed") -> Logs:
-    """All that is there now."""
+    """All that is there once no transaction is open: markers reach a partition only after a commit has returned."""
     partitions = partitions_of(admin, topics)
-    ends = admin.offsets(partitions, "latest", isolation)
+    ends = admin.offsets(partitions, "latest", "read_uncommitted")
+    deadline = time.monotonic() + PATIENCE_S
+    while isolation == "read_committed" and admin.offsets(partitions, "latest") != ends:
+        assert time.monotonic() < deadline, f"a transaction is still open in {', '.join(topics)}"
+        time.sleep(0.05)
     logs: Logs = {topic: [] for topic in topics}
     reader = broker.reader(admin.offsets(partitions, "earliest"), isolation)
     try:
