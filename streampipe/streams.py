@@ -10,6 +10,7 @@ import polars as pl
 
 from streampipe.aggregates import Aggregate
 from streampipe.errors import TopologyError
+from streampipe.keyed_state import asked_states
 from streampipe.policies import EmitPolicy, LatePolicy, Retry
 from streampipe.topology import nodes
 from streampipe.topology.builder import Builder, Columns, checked_name
@@ -77,6 +78,9 @@ class Stream:
         schema: str | None = None,
         name: str | None = None,
         retry: Retry | None = None,
+        on_timer: Callable[..., Any] | None = None,
+        ttl: Duration | None = None,
+        idle_after: Duration | None = None,
     ) -> Stream: ...
 
     @overload
@@ -88,6 +92,9 @@ class Stream:
         schema: str | None = None,
         name: str | None = None,
         retry: Retry | None = None,
+        on_timer: Callable[..., Any] | None = None,
+        ttl: Duration | None = None,
+        idle_after: Duration | None = None,
     ) -> Callable[[Function], Function]: ...
 
     def handle(
@@ -98,6 +105,9 @@ class Stream:
         schema: str | None = None,
         name: str | None = None,
         retry: Retry | None = None,
+        on_timer: Callable[..., Any] | None = None,
+        ttl: Duration | None = None,
+        idle_after: Duration | None = None,
     ) -> Stream | Callable[[Function], Function]:
         """Call a Python function with each record: a dict, or the dataclass that its annotation names.
 
@@ -105,26 +115,48 @@ class Stream:
         or `Fatal`, and any other exception makes the record a dead letter of class `processing`. Used as
         `stream.handle(fn, ...)` it returns the stream of events; as a decorator it returns the function.
         The events' schema is `schema`, else that of the topic `to`, else made of the returned dataclass.
+
+        Further parameters, annotated as ValueState, MapState or ListState, are what the function remembers of the
+        record's key; a call that fails changes none of it. `ttl`: everything of a key is forgotten after so much stream
+        time without a change. With Timers it asks for calls of `on_timer(timer, ...)`, which may have such parameters
+        too, and returns events likewise; `idle_after` is as for windows. Raises TopologyError when that needs a key
+        and the stream has none that is known.
         """
         if function is None:
 
             def decorate(decorated: Function) -> Function:
-                self.handle(decorated, to=to, schema=schema, name=name, retry=retry)
+                self.handle(
+                    decorated, to=to, schema=schema, name=name, retry=retry, on_timer=on_timer, ttl=ttl,
+                    idle_after=idle_after,
+                )  # fmt: skip
                 return decorated
 
             return decorate
-        events = self._then(
-            nodes.Handle,
-            getattr(function, "__name__", "handle").strip("<>").replace("_", "-"),
-            name,
-            function=function,
-            topic=to,
-            schema=schema,
-            retry=retry or Retry(),
-        )
+        kind = getattr(function, "__name__", "handle").strip("<>").replace("_", "-")
+        fields = {"function": function, "topic": to, "schema": schema, "retry": retry or Retry()}
+        if on_timer is not None or ttl is not None or _asks_for_state(function):
+            events = self._handle_with_state(kind, name, on_timer, ttl, idle_after, fields)
+        else:
+            events = self._then(nodes.Handle, kind, name, **fields)
         if to is not None:
             events.to(to, schema=schema)
         return events
+
+    def _handle_with_state(
+        self, kind: str, name: str | None, on_timer: Callable[..., Any] | None, ttl: Duration | None,
+        idle_after: Duration | None, fields: dict[str, Any],
+    ) -> Stream:  # fmt: skip
+        self._check_keyed("handle with state")
+        ttl_ms = None if ttl is None else milliseconds(ttl)
+        if ttl_ms is not None and ttl_ms <= 0:
+            raise TopologyError(f"handle ttl={ttl!r}: use a length of time")
+        unique = self._builder.named(name, kind)
+        node = nodes.StatefulHandle(
+            name=unique, inputs=(self.node,), key=self.node.key, changelog=f"{self._builder.app_id}-{unique}-changelog",
+            on_timer=on_timer, ttl_ms=ttl_ms,
+            idle_after_ms=_idle_after_ms(idle_after, "updates" if on_timer is None else "final"), **fields,
+        )  # fmt: skip
+        return Stream(self._builder, self._builder.add(node))
 
     @overload
     def join(
@@ -385,6 +417,13 @@ class Windowed:
             nodes.WindowedAggregate, "window", self.name, aggregates,
             window=self.window, emit=self.emit, late=self.late, idle_after_ms=self.idle_after_ms,
         )  # fmt: skip
+
+
+def _asks_for_state(function: Callable[..., Any]) -> bool:
+    try:
+        return bool(asked_states(function))
+    except NameError:
+        return False  # said better when the processor is built
 
 
 def _idle_after_ms(idle_after: Duration | None, emit: EmitPolicy) -> int | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.edges import report_failures
-from streampipe.operators.effects import Effects, Reason
+from streampipe.operators.edges import refuse, report_failures
+from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.grouping import check_key_columns
 from streampipe.operators.join_buffer import BODY, KEY, Entries, Probe
@@ -14,8 +14,6 @@ from streampipe.operators.join_state import with_state
 from streampipe.operators.waiting import WaitingStep
 from streampipe.records import IntArray
 from streampipe.topology.nodes import Deduplicate
-
-_NO_KEY = Reason("validation", "ValidationError", "key is null or cannot be used", {"rule": "key"})
 
 
 class DeduplicateStep(WaitingStep):
@@ -36,9 +34,7 @@ class DeduplicateStep(WaitingStep):
         """Hand on what is no duplicate."""
         frame = self._timely(frame)
         keyless = np.array([key is None for key in self._record_keys(frame)], np.bool_)
-        if keyless.any():
-            self.effects.dead_letters(frame, np.flatnonzero(keyless), self.name, lambda _: _NO_KEY)
-            frame = frame.filter(~keyless)
+        frame = refuse(self.effects, frame, keyless, self.name, "key")
         if not len(frame):
             return
         seen = self._times.running(frame)

@@ -32,6 +32,16 @@ def report_failures(effects: Effects, frame: Frame, stage: str, failures: list[F
         effects.dead_letters(frame, rows, stage, lambda row: failure_reason(by_row[row]))
 
 
+def refuse(effects: Effects, frame: Frame, bad: Mask, stage: str, rule: str) -> Frame:
+    """The rows that are not bad; the others are dead letters that name the rule, `key` or `timestamp`."""
+    if not bad.any():
+        return frame
+    message = f"{rule} is {'null' if rule == 'key' else 'negative'} or cannot be used"
+    reason = Reason("validation", "ValidationError", message, {"rule": rule})
+    effects.dead_letters(frame, np.flatnonzero(bad), stage, lambda _: reason)
+    return frame.filter(~bad)
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
     """What the event time of records is, and which times will do; see `topology.nodes.Source`."""

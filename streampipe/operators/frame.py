@@ -119,6 +119,43 @@ class Origin:
         )  # fmt: skip
 
 
+class Extended(Origin):
+    """Records of another origin with results made besides them, in one order.
+
+    `sources[i]` is the record of `base` that entry i stands for, negative where it is a made one.
+    """
+
+    __slots__ = ("_base", "_made_fates", "_sources")
+
+    def __init__(
+        self, base: Origin, sources: IntArray, topic: str, keys: Sequence[bytes | None], timestamps: IntArray,
+        partitions: IntArray,
+    ) -> None:  # fmt: skip
+        self._base, self._sources = base, sources
+        super().__init__(topic, keys, timestamps, partitions)
+
+    @property
+    def fates(self) -> IntArray:
+        """Fate of each entry."""
+        return np.where(self._sources < 0, self._made_fates, self._base.fates[self._sources])
+
+    @fates.setter
+    def fates(self, fates: IntArray) -> None:
+        self._made_fates = fates
+
+    def mark(self, rows: IntArray | None, fate: int) -> None:
+        """These entries (None: all) have at least this fate."""
+        of = np.arange(len(self._sources)) if rows is None else rows
+        made = self._sources[of] < 0
+        self._made_fates[of[made]] = np.maximum(self._made_fates[of[made]], fate)
+        self._base.mark(self._sources[of[~made]], fate)
+
+    def record(self, row: int, columns: dict[str, Column], position: int) -> tuple[Record, bool]:
+        """As for any origin."""
+        source = int(self._sources[row])
+        return super().record(row, columns, position) if source < 0 else self._base.record(source, columns, position)
+
+
 def _plain(array: pa.Array, position: int) -> Any:
     try:
         return array[position].as_py()

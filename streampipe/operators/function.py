@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,23 @@ from streampipe.policies import Fatal, Retry, Retryable, Skip
 
 _WHOLE = frozenset({int, type(None), datetime, date, time})
 _FRACTIONAL = (float, np.floating, Decimal)
+
+
+@dataclass(slots=True)
+class Calls:
+    """What came of the calls for one frame: events, the row that each came of, and why rows failed."""
+
+    events: list[Any] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    failed: dict[int, Reason] = field(default_factory=dict)
+
+    def add(self, result: Any, source: int) -> None:
+        """Keep what a function returned."""
+        if result is None or type(result) is Skip:
+            return
+        made = result if type(result) is list else [result]
+        self.events += made
+        self.sources += [source] * len(made)
 
 
 class FunctionStep(Step):
@@ -55,20 +72,28 @@ class FunctionStep(Step):
     def process(self, frame: Frame) -> None:
         """Call for each row, in order."""
         frame, rows = self._readable(frame)
-        events: list[Any] = []
-        sources: list[int] = []
-        failed: dict[int, Reason] = {}
+        calls = Calls()
+        self._call(frame, rows, calls)
+        if calls.failed:
+            self.effects.dead_letters(frame, positions(calls.failed), self.name, calls.failed.__getitem__)
+        if calls.events:
+            self._emit(frame, calls.events, calls.sources)
+
+    def _call(self, frame: Frame, rows: Iterable[Any], calls: Calls) -> None:
+        events, sources, failed = calls.events, calls.sources, calls.failed
         function, following = self._function, iter(rows).__next__
         for position in range(len(frame)):
             try:
                 row = following()
+            except ProcessingStopped:
+                raise
             except Exception as error:  # noqa: BLE001 - a dataclass may refuse its values as it likes
                 self._fail(frame, position, error, 1, failed)
                 continue
             try:
                 result = function(row)
             except Exception as error:  # noqa: BLE001 - whatever user code raises is this record's fate, not ours
-                result = self._again_or_fail(frame, position, row, error, failed)
+                result = self._again_or_fail(function, frame, position, row, error, failed)
             if result is None or type(result) is Skip:
                 continue
             if type(result) is list:
@@ -77,10 +102,6 @@ class FunctionStep(Step):
             else:
                 events.append(result)
                 sources.append(position)
-        if failed:
-            self.effects.dead_letters(frame, positions(failed), self.name, failed.__getitem__)
-        if events:
-            self._emit(frame, events, sources)
 
     def _readable(self, frame: Frame) -> tuple[Frame, Iterable[Any]]:
         """The rows that Python has values for, as Python values. Its calendar ends where that of Avro does not."""
@@ -95,7 +116,9 @@ class FunctionStep(Step):
         frame = frame.filter(kept)
         return frame, self._rows(frame)
 
-    def _again_or_fail(self, frame: Frame, position: int, row: Any, error: Exception, failed: dict[int, Reason]) -> Any:
+    def _again_or_fail(
+        self, function: Function, frame: Frame, position: int, given: Any, error: Exception, failed: dict[int, Reason]
+    ) -> Any:
         if not isinstance(error, Retryable):
             return self._fail(frame, position, error, 1, failed)
         first = [error]
@@ -103,7 +126,7 @@ class FunctionStep(Step):
         def call() -> Any:
             if first:
                 raise first.pop()
-            return self._function(row)
+            return function(given)
 
         retrying = self._retrying.copy()
         try:
@@ -145,11 +168,11 @@ class FunctionStep(Step):
         return array
 
     def _misfit(self, event: Any) -> Reason | None:
-        for field in self.schema:
+        for column in self.schema:
             try:
-                self._array(field, [event])
+                self._array(column, [event])
             except Exception as error:  # noqa: BLE001 - as above
-                message = f"field {field.name!r} does not fit its type, {field.type}"
+                message = f"field {column.name!r} does not fit its type, {column.type}"
                 if not _is_event(event):
                     message = f"a handler returns a dict, a dataclass, a list of them, Skip or None, not {_kind(event)}"
                 return Reason("serialization", type(error).__name__, message)

@@ -14,6 +14,7 @@ from streampipe.errors import TopologyError
 from streampipe.operators.frame import Column, Mask
 from streampipe.records import IntArray
 from streampipe.schemas.keys import encode_keys
+from streampipe.state.codec import KeyValues
 
 _INT64 = np.iinfo(np.int64)
 
@@ -123,6 +124,35 @@ def check_key_columns(node: str, columns: Sequence[str], schema: pa.Schema) -> N
             raise TopologyError(
                 f"node {node!r}: key column {column!r} is {kind}, which cannot be part of a key; cast it"
             )
+
+
+def check_state_key(node: str, columns: Sequence[str], types: Sequence[pa.DataType]) -> None:
+    """Raise TopologyError unless columns of these types can be a key of state."""
+    for column, kind in zip(columns, types, strict=True):
+        if not (
+            pa.types.is_string(kind)
+            or pa.types.is_integer(kind)
+            or pa.types.is_boolean(kind)
+            or pa.types.is_temporal(kind)
+        ):
+            raise TopologyError(
+                f"node {node!r}: key column {column!r} is {kind}; a key of state must be a string, an "
+                f"integer, a Boolean or a time"
+            )
+
+
+def key_values(columns: Sequence[Column], groups: Groups) -> list[KeyValues]:
+    """The key of each group as plain values, times as integers."""
+    values = [as_physical(column.take(groups.first).arrow).to_pylist() for column in columns]
+    return list(zip(*values, strict=True))
+
+
+def columns_of_keys(keys: Sequence[KeyValues], kinds: Sequence[pa.DataType]) -> list[pa.Array]:
+    """And back: a column for each part of these keys."""
+    return [
+        pa.array(list(values), as_physical(pa.array([], kind)).type).cast(kind)
+        for values, kind in zip(zip(*keys, strict=True), kinds, strict=True)
+    ]
 
 
 def as_physical(array: pa.Array) -> pa.Array:

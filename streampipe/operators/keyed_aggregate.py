@@ -10,13 +10,22 @@ import pyarrow as pa
 from streampipe.aggregates import Aggregate
 from streampipe.errors import TopologyError
 from streampipe.operators.aggregation import Aggregation
-from streampipe.operators.effects import Effects, Reason
+from streampipe.operators.edges import refuse
+from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame, Mask, Origin
-from streampipe.operators.grouping import Groups, as_physical, check_key_columns, key_bytes, null_rows
+from streampipe.operators.grouping import (
+    Groups,
+    check_key_columns,
+    check_state_key,
+    columns_of_keys,
+    key_bytes,
+    key_values,
+    null_rows,
+)  # fmt: skip
 from streampipe.operators.slots import Slots, Table
-from streampipe.operators.stateful import StatefulStep
+from streampipe.operators.stateful import StoredStep
 from streampipe.operators.window_state import WindowStateCodec
-from streampipe.records import IntArray, ProduceBatch, RecordBatch
+from streampipe.records import IntArray
 from streampipe.state.codec import KeyValues
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
@@ -27,7 +36,7 @@ Change = tuple[int, bytes, bytes | None]
 """Partition, key and value of a changelog record; no value deletes."""
 
 
-class KeyedAggregateStep(StatefulStep):
+class KeyedAggregateStep(StoredStep):
     """Aggregates by key, in slots. What a slot stands for, and when it speaks, is for those derived to say."""
 
     _codec_type: type[WindowStateCodec] = WindowStateCodec
@@ -54,7 +63,7 @@ class KeyedAggregateStep(StatefulStep):
         self._key, self._stores, self.changelog = node.key, stores, node.changelog
         check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
-        _check_key_types(node.name, self._key, self._key_types)
+        check_state_key(node.name, self._key, self._key_types)
         _check_names(node.name, node.aggregates, [*self._key, *(f.name for f in more)])
         self._aggregation = Aggregation(node.name, effects, node.aggregates, schema)
         accumulators = self._aggregation.accumulators
@@ -71,12 +80,7 @@ class KeyedAggregateStep(StatefulStep):
 
     def _refuse(self, frame: Frame, bad: Mask, rule: str) -> Frame:
         """The rows that are not bad; the others are dead letters."""
-        if not bad.any():
-            return frame
-        message = f"{rule} is null or cannot be used" if rule == "key" else f"{rule} is negative or cannot be used"
-        reason = Reason("validation", "ValidationError", message, {"rule": rule})
-        self.effects.dead_letters(frame, np.flatnonzero(bad), self.name, lambda _: reason)
-        return frame.filter(~bad)
+        return refuse(self.effects, frame, bad, self.name, rule)
 
     def _with_key(self, frame: Frame) -> Frame:
         return self._refuse(frame, null_rows([frame.columns[c] for c in self._key]), "key")
@@ -86,8 +90,7 @@ class KeyedAggregateStep(StatefulStep):
 
     def _key_values(self, frame: Frame, groups: Groups) -> list[KeyValues]:
         """The key of each group."""
-        values = [as_physical(c.take(groups.first).arrow).to_pylist() for c in self._key_columns(frame)]
-        return list(zip(*values, strict=True))
+        return key_values(self._key_columns(frame), groups)
 
     def _result(
         self,
@@ -98,10 +101,7 @@ class KeyedAggregateStep(StatefulStep):
         times: IntArray,
     ) -> None:
         """Emit a row for each of these keys and partitions, with these columns behind the key and these event times."""
-        key_columns = [
-            pa.array(list(values), as_physical(pa.array([], kind)).type).cast(kind)
-            for values, kind in zip(zip(*keys, strict=True), self._key_types, strict=True)
-        ]
+        key_columns = columns_of_keys(keys, self._key_types)
         arrays = zip(self.schema.names, [*key_columns, *more, *aggregates], strict=True)
         columns = {name: Column(arrow=array) for name, array in arrays}
         record_keys = key_bytes({c: columns[c] for c in self._key})
@@ -139,24 +139,6 @@ class KeyedAggregateStep(StatefulStep):
         slots.dirty[dirty], slots.stored[dirty] = False, True
         self._log(partitions, keys, [*(None for _ in gone), *values, *(v for *_, v in more)])
 
-    def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
-        if not keys:
-            return
-        self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
-        of_row = np.array(partitions)
-        for partition in set(partitions):
-            rows = np.flatnonzero(of_row == partition).tolist()
-            self._open[partition].put_many([keys[i] for i in rows], [values[i] for i in rows])
-
-    def open(self, partition: int) -> None:
-        """Take a partition on, its state empty."""
-        self._open[partition] = self._stores.open(self.name, partition)
-
-    def restore(self, partition: int, batch: RecordBatch) -> None:
-        """Apply changelog records."""
-        named = [(k, v) for k, v in zip(batch.keys, batch.values, strict=True) if k is not None]
-        self._open[partition].put_many([k for k, _ in named], [v for _, v in named])
-
     def _restored_slots(self, partition: int) -> tuple[IntArray, Mapping[bytes, bytes]]:
         """Put what the store holds into slots, and say which; and the entries that are no slots."""
         entries = list(self._open[partition].range())
@@ -172,25 +154,10 @@ class KeyedAggregateStep(StatefulStep):
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
-        store = self._open.pop(partition, None)
-        if store is not None:
-            store.close()
+        if partition in self._open:
             self._slots.free(self._slots.of(partition))
             self._gone = [(p, k) for p, k in self._gone if p != partition]
-
-
-def _check_key_types(node: str, columns: Sequence[str], types: Sequence[pa.DataType]) -> None:
-    for column, kind in zip(columns, types, strict=True):
-        if not (
-            pa.types.is_string(kind)
-            or pa.types.is_integer(kind)
-            or pa.types.is_boolean(kind)
-            or pa.types.is_temporal(kind)
-        ):
-            raise TopologyError(
-                f"node {node!r}: key column {column!r} is {kind}; the key of an aggregate must be a string, an "
-                f"integer, a Boolean or a time"
-            )
+        super().close(partition)
 
 
 def _check_names(node: str, aggregates: Mapping[str, Aggregate], taken: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
+from streampipe.keyed_state import KINDS, Handle, Timer, Timers, asked_states
 from streampipe.operators.frame import Frame
 from streampipe.policies import Skip
 
-Function = Callable[[Any], Any]
+Function = Callable[..., Any]
 
 
 def row_maker(name: str, function: Function, schema: pa.Schema) -> Callable[[Frame], Iterable[Any]]:
@@ -60,13 +61,32 @@ def _annotations(name: str, function: Function) -> tuple[type | None, Any]:
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         raise TopologyError(f"handler {name!r} must be a plain function that returns its events, not async or yielding")
     parameters = list(inspect.signature(function).parameters)
-    if len(parameters) != 1:
-        raise TopologyError(f"handler {name!r} must take one parameter, the event; it takes {len(parameters)}")
+    if not parameters:
+        raise TopologyError(f"handler {name!r} must take a parameter, the event")
     try:
-        hints = typing.get_type_hints(function)
+        hints, states = typing.get_type_hints(function), asked_states(function)
     except NameError as error:
         raise TopologyError(f"handler {name!r}: its annotations cannot be resolved: {error}") from None
+    for parameter in parameters[1:]:
+        if parameter not in states:
+            kinds = ", ".join(kind.__name__ for kind in KINDS)
+            raise TopologyError(
+                f"handler {name!r}: its parameter {parameter!r} must be annotated as one of {kinds}; only the first "
+                f"one is the event"
+            )
     return hints.get(parameters[0]), hints.get("return")
+
+
+def check_timer_function(name: str, function: Function, on_timer: Function | None) -> dict[str, type[Handle]]:
+    """The states that `on_timer` asks for. Raises TopologyError for one that cannot work, or is missing."""
+    if on_timer is None:
+        if Timers in asked_states(function).values():
+            raise TopologyError(f"handler {name!r} asks for Timers; say what to call: handle(..., on_timer=function)")
+        return {}
+    wanted = _annotations(f"{name}, on_timer", on_timer)[0]
+    if wanted not in {None, Any, Timer}:
+        raise TopologyError(f"handler {name!r}: on_timer is called with a Timer, not with {wanted}")
+    return asked_states(on_timer)
 
 
 def returned_dataclass(name: str, function: Function) -> type | None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from streampipe.operators.effects import Step
-from streampipe.records import RecordBatch
+from streampipe.records import ProduceBatch, RecordBatch
+from streampipe.state.port import StateStore, Stores
 
 
 class StatefulStep(Step):
@@ -20,8 +23,10 @@ class StatefulStep(Step):
     """Topic that the state is read back from."""
     upto: ClassVar[Literal["end", "committed"]] = "end"
     """How far: see `runtime.port.Restore`."""
-    timed: ClassVar[bool] = False
+    timed: bool = False
     """Whether something of it waits for time to pass: what `advance` and `close_all` are for."""
+    clocked: bool = False
+    """Whether something of it waits for the wall clock itself: what `tick` is for."""
     idle_after_s: float | None = 30.0
     """For how long a partition must be silent before stream time follows the wall clock; None: it never does."""
 
@@ -46,6 +51,9 @@ class StatefulStep(Step):
     def advance(self, now_ms: int, idle: Collection[int]) -> None:
         """Stream time of these idle partitions follows the wall clock."""
 
+    def tick(self, now_ms: int, partitions: Collection[int]) -> None:
+        """The wall clock goes on; called about once a second with partitions that have nothing else to do."""
+
     def show(self, partition: int) -> None:
         """Emit what a partition holds as it stands: a row for each key, or key and window.
 
@@ -55,3 +63,34 @@ class StatefulStep(Step):
 
     def close_all(self) -> None:
         """Let everything that waits for stream time happen, as at the end of a finished input."""
+
+
+class StoredStep(StatefulStep):
+    """A step with a store for each partition, written together with the changelog."""
+
+    _stores: Stores
+    _open: dict[int, StateStore]
+
+    def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
+        """Write entries to stores and changelog; no value deletes."""
+        if not keys:
+            return
+        self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
+        of_row = np.array(partitions)
+        for partition in set(partitions):
+            rows = np.flatnonzero(of_row == partition).tolist()
+            self._open[partition].put_many([keys[i] for i in rows], [values[i] for i in rows])
+
+    def open(self, partition: int) -> None:
+        """Take a partition on, its state empty."""
+        self._open[partition] = self._stores.open(self.name, partition)
+
+    def restore(self, partition: int, batch: RecordBatch) -> None:
+        """Apply changelog records."""
+        named = [(k, v) for k, v in zip(batch.keys, batch.values, strict=True) if k is not None]
+        self._open[partition].put_many([k for k, _ in named], [v for _, v in named])
+
+    def close(self, partition: int) -> None:
+        """Let a partition go, with all that is not flushed."""
+        if (store := self._open.pop(partition, None)) is not None:
+            store.close()

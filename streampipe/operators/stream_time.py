@@ -11,6 +11,8 @@ from streampipe.records import IntArray
 
 NEVER = np.iinfo(np.int64).min // 4
 """Stream time in ms before the first record; room is left to add sizes and graces to it."""
+LAST_TIME = 2**61
+"""Event times that can be used are below, in ms, so that sizes and graces can be added to them."""
 
 
 class StreamTimes:

@@ -8,19 +8,17 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from streampipe.operators.edges import refuse
 from streampipe.operators.effects import DROPPED, Effects, Reason
 from streampipe.operators.frame import Frame, Mask
 from streampipe.operators.grouping import distinct_keys, group, null_rows
 from streampipe.operators.join_buffer import Entries, JoinBuffer
 from streampipe.operators.join_state import STREAM_TIME, JoinStateCodec
 from streampipe.operators.stateful import StatefulStep
-from streampipe.operators.stream_time import StreamTimes
+from streampipe.operators.stream_time import LAST_TIME, StreamTimes
 from streampipe.operators.windowed import iso
 from streampipe.policies import LatePolicy
 from streampipe.records import IntArray, ProduceBatch, RecordBatch
-
-_LAST_TIME = 2**61
-_NO_TIME = Reason("validation", "ValidationError", "timestamp is negative or cannot be used", {"rule": "timestamp"})
 
 
 class WaitingStep(StatefulStep):
@@ -48,10 +46,8 @@ class WaitingStep(StatefulStep):
 
     def _timely(self, frame: Frame) -> Frame:
         """The rows whose time can be used; the others are dead letters."""
-        unusable = (frame.timestamps < 0) | (frame.timestamps >= _LAST_TIME)
-        if unusable.any():
-            self.effects.dead_letters(frame, np.flatnonzero(unusable), self.name, lambda _: _NO_TIME)
-        return frame.filter(~unusable)
+        unusable = (frame.timestamps < 0) | (frame.timestamps >= LAST_TIME)
+        return refuse(self.effects, frame, unusable, self.name, "timestamp")
 
     def _refuse_late(self, frame: Frame, late: Mask, before_ms: int, after_ms: int, what: str) -> None:
         """Late rows go by policy; a dead letter names the times, that far around its own, which it missed."""

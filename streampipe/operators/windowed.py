@@ -19,7 +19,7 @@ from streampipe.operators.deadlines import Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.keyed_aggregate import Change, KeyedAggregateStep
-from streampipe.operators.stream_time import StreamTimes
+from streampipe.operators.stream_time import LAST_TIME, StreamTimes
 from streampipe.operators.window_state import STREAM_TIME
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
@@ -28,9 +28,6 @@ from streampipe.windows import Update
 
 UTC_MS = pa.timestamp("ms", tz="UTC")
 BOUNDS = [pa.field("window_start", UTC_MS, nullable=False), pa.field("window_end", UTC_MS, nullable=False)]
-_LAST_TIME = 2**61
-"""Times are below, in ms, so that sizes and graces can be added to them."""
-
 Window = tuple[int, int, str]
 """Start and end in ms, and the bracket that says whether the end is inside."""
 
@@ -62,7 +59,7 @@ class WindowedStep(KeyedAggregateStep):
     def process(self, frame: Frame) -> None:
         """Add records to their windows; close what their time closes."""
         frame = self._with_key(frame)
-        frame = self._refuse(frame, (frame.timestamps < 0) | (frame.timestamps >= _LAST_TIME), "timestamp")
+        frame = self._refuse(frame, (frame.timestamps < 0) | (frame.timestamps >= LAST_TIME), "timestamp")
         if len(frame):
             self._take(frame, self._times.running(frame))
             self._pass_time()

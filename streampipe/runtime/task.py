@@ -36,7 +36,8 @@ class TopologyTask:
         self._merges = merges
         self._steps = [step for _, steps in stateful for step in steps]
         self._timed = [step for step in self._steps if step.timed]
-        self.idle_after_s = min((s.idle_after_s for s in self._timed if s.idle_after_s is not None), default=math.inf)
+        waits = [0.0 if s.clocked else s.idle_after_s for s in self._timed]
+        self.idle_after_s = min((wait_s for wait_s in waits if wait_s is not None), default=math.inf)
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
         }
@@ -148,7 +149,9 @@ class TopologyTask:
             idle = [partition for partition, silence_s in silent_s.items() if silence_s >= after_s]
             if idle:
                 step.advance(now_ms, idle)
-                self._through()
+            if step.clocked:
+                step.tick(now_ms, silent_s.keys())
+            self._through()
 
     def close_windows(self) -> bool:
         """Close the open windows of the next level of sub-topologies; True when deeper ones are left."""

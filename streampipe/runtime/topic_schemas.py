@@ -75,12 +75,16 @@ class TopicSchemas:
         if text and (node.schema or self.has_file(topic) or _same_fields(text, schema)):
             return text
         # An older answer of this same inference must not hide a column that was added since.
-        return self.of_events(before) if isinstance(before, nodes.Handle) else avro_schema_for(topic, schema)
+        return (
+            self.of_events(before)
+            if isinstance(before, nodes.Handle | nodes.StatefulHandle)
+            else avro_schema_for(topic, schema)
+        )
 
-    def of_events(self, node: nodes.Handle) -> str:
+    def of_events(self, node: nodes.Handle | nodes.StatefulHandle) -> str:
         """Schema of the events that a function returns. Raises TopologyError when nobody knows it."""
         text = self.text(node.topic or node.name, node.schema) if node.topic or node.schema else None
-        returned = returned_dataclass(node.name, node.function)
+        returned = _returned(node)
         if text and (returned is None or node.schema or self.has_file(node.topic or "")):
             return text
         if returned is not None:
@@ -91,6 +95,16 @@ class TopicSchemas:
             f"handler {node.name!r}: nobody knows the schema of its events; give it schema=..., put "
             f"{node.topic or '<topic>'}.avsc into the schemas folder, or annotate the dataclass it returns"
         )
+
+
+def _returned(node: nodes.Handle | nodes.StatefulHandle) -> type | None:
+    """The dataclass that a handler's functions return. Raises TopologyError when they return different ones."""
+    on_timer = node.on_timer if isinstance(node, nodes.StatefulHandle) else None
+    returned = {kind for f in (node.function, on_timer) if f and (kind := returned_dataclass(node.name, f))}
+    if len(returned) > 1:
+        names = " and ".join(sorted(kind.__name__ for kind in returned))
+        raise TopologyError(f"handler {node.name!r} and its on_timer return different events, {names}")
+    return returned.pop() if returned else None
 
 
 def _same_fields(text: str, schema: pa.Schema) -> bool:

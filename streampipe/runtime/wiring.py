@@ -14,6 +14,7 @@ from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
 from streampipe.operators.running import RunningStep
 from streampipe.operators.stateful import StatefulStep
+from streampipe.operators.stateful_function import StatefulFunctionStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.stream_join import StreamJoinStep
 from streampipe.operators.table import JoinStep, TableStep
@@ -119,6 +120,9 @@ class Wiring:
                 return RunningStep(node, self._effects, schema, self._stores)
             case nodes.Deduplicate():
                 return DeduplicateStep(node, self._effects, schema)
+            case nodes.StatefulHandle():
+                output, defaults = self._events_of(node)
+                return StatefulFunctionStep(node, self._effects, schema, output, defaults, self._sleep, self._stores)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
 
@@ -142,11 +146,14 @@ class Wiring:
                 assert isinstance(table, TableStep)
                 return JoinStep(node, effects, schema, table)
             case nodes.Handle():
-                event = parse_record(self._schemas.of_events(node), f"handler {name!r}")
-                output, defaults = schema_of(event), defaults_of(event)
+                output, defaults = self._events_of(node)
                 return FunctionStep(name, effects, node.function, node.retry, schema, output, defaults, self._sleep)
             case _:
                 raise AssertionError(f"no step for {node.kind}")
+
+    def _events_of(self, node: nodes.Handle | nodes.StatefulHandle) -> tuple[pa.Schema, dict[str, Any]]:
+        event = parse_record(self._schemas.of_events(node), f"handler {node.name!r}")
+        return schema_of(event), defaults_of(event)
 
     def _sink(self, node: nodes.Sink, schema: pa.Schema) -> SinkStep:
         encoder = self._schemas.encoder(node.topic, self._schemas.of_sink(node, schema))

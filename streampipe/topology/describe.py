@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from streampipe.topology.graph import sub_graphs
 from streampipe.topology.nodes import (
@@ -19,6 +20,7 @@ from streampipe.topology.nodes import (
     Sink,
     Source,
     Stateful,
+    StatefulHandle,
     StreamJoin,
     TableSource,
     Topology,
@@ -88,7 +90,7 @@ def detail(node: Node) -> str:
         case Branch():
             return readable(node.predicates[node.arm])
         case Handle():
-            return f"{getattr(node.function, '__qualname__', 'function')}()"
+            return _call(node.function)
         case Join():
             return f"{node.how} join with {node.table.name} on {', '.join(node.on)}"
         case Repartition():
@@ -109,6 +111,10 @@ def _detail_with_state(node: Stateful) -> str:
         case WindowedAggregate():
             names = ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
             return f"{node.window}, emit {node.emit}, late {node.late}{_idle(node)}: {names}"
+        case StatefulHandle():
+            timer = f", {_call(node.on_timer)} when a timer rings" if node.on_timer else ""
+            ttl = "" if node.ttl_ms is None else f", forgets after {node.ttl_ms} ms"
+            return f"{_call(node.function)} with state{timer}{ttl}{_idle(node)}"
         case RunningAggregate():
             return "running " + ", ".join(f"{name}={a.kind}" for name, a in node.aggregates.items())
     return ""
@@ -119,9 +125,19 @@ def _within(node: StreamJoin) -> str:
     return f"{span}, grace {node.grace_ms} ms" if node.grace_ms else span
 
 
-def _idle(node: WindowedAggregate | StreamJoin) -> str:
+def _call(function: Any) -> str:
+    return f"{getattr(function, '__qualname__', 'function')}()"
+
+
+def _idle(node: WindowedAggregate | StreamJoin | StatefulHandle) -> str:
     """After what silence the clock decides, where it is not what is usual."""
-    waits = node.how != "inner" if isinstance(node, StreamJoin) else node.emit == "final"
+    match node:
+        case StreamJoin():
+            waits = node.how != "inner"
+        case StatefulHandle():
+            waits = node.on_timer is not None
+        case _:
+            waits = node.emit == "final"
     usual = 30_000 if waits else None
     if node.idle_after_ms == usual:
         return ""

@@ -85,7 +85,7 @@ class Expect(Node):
 class Handle(Node):
     """A Python function, row by row. `topic` is where its output's schema is looked up when `schema` is None."""
 
-    function: Callable[[Any], Any]
+    function: Callable[..., Any]
     topic: str | None
     schema: str | None
     retry: Retry
@@ -165,6 +165,23 @@ class Deduplicate(Stateful):
     within_ms: int
     grace_ms: int
     late: LatePolicy
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class StatefulHandle(Stateful):
+    """A Python function that remembers things of each key, and may be called again when a timer rings (`on_timer`).
+
+    `ttl_ms`: after how much stream time without a change everything of a key is forgotten, but for its timers.
+    `topic` and `schema` as for `Handle`, `idle_after_ms` as for windows.
+    """
+
+    function: Callable[..., Any]
+    on_timer: Callable[..., Any] | None
+    topic: str | None
+    schema: str | None
+    retry: Retry
+    ttl_ms: int | None
+    idle_after_ms: int | None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

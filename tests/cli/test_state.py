@@ -121,3 +121,42 @@ def test_a_store_without_windows_says_so(joined: Cli) -> None:
     answer = joined("state", "scan", "joined.py", "agg-1", "--window", "2024-05-01T10:00")
     assert answer.code == 3
     assert "store 'agg-1' has no windows" in answer.err
+
+
+REMEMBERING = """
+from datetime import timedelta
+from streampipe import Processor, Timer, Timers, ValueState
+
+def click(event: dict, count: ValueState[int], timers: Timers) -> None:
+    count.set(count.get(0) + 1)
+    timers.set(timers.stream_time + timedelta(minutes=5))
+
+def quiet(timer: Timer, count: ValueState[int]) -> dict:
+    return {"user": timer.key["user"], "n": count.get(0)}
+
+processor = Processor("remembering", version=1)
+clicks = processor.source("clicks", event_time="at", key="user")
+clicks.handle(click, name="bursts", on_timer=quiet, to="bursts")
+"""
+BURSTS = """{"type": "record", "name": "Burst", "fields": [
+  {"name": "user", "type": "string"}, {"name": "n", "type": "long"}]}"""
+
+
+@pytest.mark.parametrize("state", ["memory", "rocksdb"])
+def test_functions_remember_across_runs_and_their_state_can_be_looked_into(
+    clicks: Cli, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setenv("STREAMPIPE_STATE", state)
+    Path("remembering.py").write_text(REMEMBERING)
+    Path("schemas/bursts.avsc").write_text(BURSTS)
+    ran = clicks("run", "remembering.py", "--until-caught-up")
+    assert ran.code == 0, ran.err
+    rows = clicks("state", "scan", "remembering.py", "bursts", "--json").lines
+    before = {row["user"]: int(row["count"].strip("[]")) for row in rows}
+    assert before
+    assert all("timer" in row["timers"] for row in rows)
+    ran = clicks("run", "remembering.py", "--until-caught-up", "--close-windows")
+    assert ran.code == 0, ran.err
+    told = clicks("consume", "bursts", "--json").lines
+    last = {row["value"]["user"]: row["value"]["n"] for row in told}
+    assert last == before

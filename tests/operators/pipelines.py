@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import polars as pl
 
-from streampipe import Hopping, Processor, Session, Skip, Sliding, Tumbling, Update, agg
+from streampipe import (
+    Hopping,
+    MapState,
+    Processor,
+    Session,
+    Skip,
+    Sliding,
+    Timer,
+    Timers,
+    Tumbling,
+    Update,
+    ValueState,
+    agg,
+)  # fmt: skip
 from streampipe.policies import LatePolicy
 from streampipe.streams import StreamJoinKind
 from streampipe.windows import Window
@@ -250,10 +264,32 @@ def deduplicated() -> Processor:
     return p
 
 
+def remember(event: In, total: ValueState[int], seen: MapState[int], timers: Timers) -> Doubled | None:
+    """Every kind of state, a failure after a change, and a timer a little later."""
+    total.set(total.get(0) + 1)
+    if event.x == 7:
+        raise ValueError("seven")
+    seen[str(event.x)] = seen.get(str(event.x), 0) + 1
+    timers.set(timers.stream_time + timedelta(milliseconds=15))
+    return None if event.x is None else Doubled(event.k, total.get())
+
+
+def ring(timer: Timer, total: ValueState[int], seen: MapState[int]) -> list[Doubled]:
+    """Several events of a timer."""
+    return [Doubled(timer.key["k"], 1000 + total.get(0)), Doubled(timer.key["k"], 2000 + len(seen))]
+
+
+def handled_with_state() -> Processor:
+    p = Processor("handled-with-state")
+    p.source("in", key="k").handle(remember, on_timer=ring, ttl=40).to("out")
+    return p
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
     windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
     sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
     running_updates, streams_outer, streams_left, streams_inner, deduplicated,
+    handled_with_state,
 ]  # fmt: skip
 """Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""

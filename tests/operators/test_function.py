@@ -233,7 +233,8 @@ def yielding(event: dict[str, Any]) -> Any:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda a, b: None, "one parameter"),
+        (lambda: None, "must take a parameter"),
+        (lambda a, b: None, "'b' must be annotated as one of ValueState, MapState, ListState, Timers"),
         (asynchronous, "plain function"),
         (yielding, "plain function"),
     ],
