@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,11 +23,12 @@ from streampipe.errors import ConfigError, NotFound
 from streampipe.observe.state import StateReader
 from streampipe.replay.positions import parse_position
 from streampipe.runtime.load import load_processor
+from streampipe.runtime.reset import plan_reset, reset
 
 StoreName = Annotated[str, typer.Argument(help="Name of the store; see: streampipe state list MODULE")]
 WindowTime = Annotated[str | None, typer.Option("--window", metavar="TIME", help="Only windows that this time is in")]
 
-state = typer.Typer(help="Look into tables, open windows and other state.", no_args_is_help=True)
+state = typer.Typer(help="Look into tables, open windows and other state, or forget it.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,6 +36,10 @@ def add_to(app: typer.Typer) -> None:
     state.command("list", epilog="Example: streampipe state list delays.py")(list_stores)
     state.command("get", epilog="Example: streampipe state get delays.py window-1 JFK --window 2013-01-05T10:30")(get)
     state.command("scan", epilog="Example: streampipe state scan delays.py window-1 --max 20 --json")(scan)
+    state.command(
+        "reset",
+        epilog="Examples: streampipe state reset delays.py window-1; streampipe state reset delays.py --rebuild",
+    )(reset_stores)
     app.add_typer(state, name="state")
 
 
@@ -83,6 +89,48 @@ def scan(
     rows = list(islice(_rows(session, module, store, window), limit))
     _show(session.out, rows, as_json=as_json)
     session.out.note(f"{len(rows):,} entries of {store}")
+
+
+def reset_stores(
+    context: typer.Context,
+    module: Module,
+    stores: Annotated[list[str] | None, typer.Argument(help="Stores to forget; by default all of them")] = None,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Read the inputs again from their start; outputs are written again")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Forget the state of a processor that does not run: start from nothing, or rebuild it from the input.
+
+    Without --rebuild the group goes on where it is, with empty state. If it is interrupted, run it again before a
+    worker starts.
+    """
+    session = session_of(context)
+    topology = load_processor(module).topology
+    with session.admin() as admin:
+        plan = plan_reset(topology, admin, stores or (), rebuild=rebuild)
+        rewound = [f"{tp} to {offset}" for tp, offset in sorted(plan.rewind.items())]
+        rows = [
+            *({"what": "delete", "where": topic} for topic in plan.deleted),
+            *({"what": "rewind", "where": where} for where in rewound),
+            *({"what": "write again", "where": topic} for topic in plan.repeated),
+        ]
+        session.out.data({"what": "what", "where": "where"}, rows, as_json=as_json)
+        if not rows:
+            session.out.note(f"processor {plan.group} has no state to forget")
+            return
+        _agreed(yes)
+        reset(plan, admin)
+    session.out.note(f"state of processor {plan.group} is reset; the next run makes its topics anew")
+
+
+def _agreed(yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError("state is forgotten for good: say --yes where nobody can be asked")
+    typer.confirm("Forget it?", abort=True, err=True)
 
 
 @contextmanager

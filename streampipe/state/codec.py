@@ -35,7 +35,7 @@ def parse_window_key(data: bytes) -> tuple[KeyValues, int]:
         return tuple(orjson.loads(data[:-8])), _START.unpack(data[-8:])[0] - _SIGN
     except (ValueError, struct.error, TypeError):
         raise StateCorrupted(
-            "a state key is not one that this version writes; delete the changelog to rebuild"
+            "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
         ) from None
 
 
@@ -62,9 +62,12 @@ class Sealer:
         payload = value[_HEAD.size :]
         if version != VERSION or shape != self._shape:
             raise StateCorrupted(
-                f"state {self._name!r} was written by another shape of this processor; name the window anew "
-                f"(window(..., name=...)) to start from empty state, or delete the changelog topic"
+                f"state {self._name!r} was written by another shape of this processor; start it from nothing with: "
+                f"streampipe state reset MODULE {self._name}, rebuild all state from the input with: streampipe state "
+                f"reset MODULE --rebuild, or keep the old one aside by giving the node another name="
             )
         if zlib.crc32(payload) != crc:
-            raise StateCorrupted(f"state {self._name!r}: a checksum is wrong; delete the changelog topic to rebuild")
+            raise StateCorrupted(
+                f"state {self._name!r}: a checksum is wrong; rebuild it with: streampipe state reset MODULE --rebuild"
+            )
         return payload

@@ -160,3 +160,75 @@ def test_functions_remember_across_runs_and_their_state_can_be_looked_into(
     told = clicks("consume", "bursts", "--json").lines
     last = {row["value"]["user"]: row["value"]["n"] for row in told}
     assert last == before
+
+
+def totals(cli: Cli) -> dict[str, int]:
+    return {row["user"]: row["clicks"] for row in cli("state", "scan", "joined.py", "agg-1", "--json").lines}
+
+
+def test_a_reset_forgets_state_and_goes_on_where_the_group_is(joined: Cli) -> None:
+    assert totals(joined)
+    done = joined("state", "reset", "joined.py", "agg-1", "--yes", "--json")
+    assert (done.code, done.lines) == (0, [[{"what": "delete", "where": "greeter-agg-1-changelog"}]])
+    assert joined("run", "joined.py", "--until-caught-up").code == 0
+    assert totals(joined) == {}
+
+
+def test_a_rebuild_gives_the_same_state_again_and_names_the_outputs_it_repeats(joined: Cli) -> None:
+    before, told = totals(joined), len(joined("consume", "greetings", "--json").lines)
+    done = joined("state", "reset", "joined.py", "--rebuild", "--yes", "--json")
+    assert done.code == 0
+    assert {row["where"] for row in done.lines[0] if row["what"] == "write again"} == {"greetings", "totals"}
+    assert joined("run", "joined.py", "--until-caught-up").code == 0
+    assert totals(joined) == before
+    assert len(joined("consume", "greetings", "--json").lines) == 2 * told
+
+
+def test_a_rebuild_starts_repartition_topics_anew(clicks: Cli) -> None:
+    keyed = JOINED.splitlines()
+    keyed = [line for line in keyed if "join" not in line and "table" not in line]
+    keyed[-1] = 'clicks.key_by("n").agg(clicks=agg.count()).to("totals")'
+    Path("joined.py").write_text("\n".join(keyed))
+    assert clicks("run", "joined.py", "--until-caught-up").code == 0
+    before = clicks("state", "scan", "joined.py", "agg-1", "--json").lines
+    assert before
+    assert clicks("state", "reset", "joined.py", "--rebuild", "--yes").code == 0
+    assert clicks("run", "joined.py", "--until-caught-up").code == 0
+    assert sorted(map(str, clicks("state", "scan", "joined.py", "agg-1", "--json").lines)) == sorted(map(str, before))
+
+
+def test_another_shape_of_state_is_refused_with_its_choices_and_a_reset_is_one(joined: Cli) -> None:
+    Path("joined.py").write_text(JOINED.replace("clicks=agg.count()", "clicks=agg.count(), most=agg.max('n')"))
+    again = (
+        "produce",
+        "clicks",
+        "clicks.jsonl",
+        "--schema",
+        "schemas/clicks.avsc",
+        "--key",
+        "user",
+        "--partitions",
+        "2",
+    )
+    assert joined(*again).code == 0
+    refused = joined("run", "joined.py", "--until-caught-up")
+    assert refused.code == 8
+    assert "streampipe state reset MODULE agg-1" in refused.err
+    assert joined("state", "reset", "joined.py", "agg-1", "--yes").code == 0
+    assert joined("run", "joined.py", "--until-caught-up").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nope", "--yes"], 5, "has no state of its own 'nope'; it has: agg-1"),
+        (["names", "--yes"], 5, "has no state of its own 'names'"),
+        (["agg-1", "--rebuild", "--yes"], 3, "name no store with it"),
+        ([], 3, "say --yes where nobody can be asked"),
+    ],
+)
+def test_a_reset_that_cannot_be_is_refused(joined: Cli, arguments: list[str], code: int, message: str) -> None:
+    before = totals(joined)
+    refused = joined("state", "reset", "joined.py", *arguments)
+    assert (refused.code, message in " ".join(refused.err.split())) == (code, True), refused.err
+    assert totals(joined) == before
