@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from streampipe.cli.output import Output, iso, json_bytes, printable, text_of
+from streampipe.cli.output import Output, iso, printable
 from streampipe.cli.session import existing_topic, session_of
 from streampipe.cli.topic import JsonFlag
 from streampipe.observe.reading import follow, read_between
-from streampipe.observe.values import Value, ValueReader
+from streampipe.observe.values import Value, ValueReader, json_bytes, text_of
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.replay.positions import offsets_at, parse_position
 

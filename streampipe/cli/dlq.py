@@ -6,12 +6,12 @@ from typing import Annotated
 
 import typer
 
-from streampipe.cli.output import iso, json_bytes, printable, text_of
+from streampipe.cli.output import iso, printable
 from streampipe.cli.session import session_of
 from streampipe.cli.topic import JsonFlag
 from streampipe.errors import ConfigError
 from streampipe.observe.dead_letters import DeadLetter, dead_letter_topic, list_dead_letters, one_dead_letter
-from streampipe.observe.values import Value, ValueReader
+from streampipe.observe.values import Value, ValueReader, json_bytes, text_of
 from streampipe.policies import FAILURE_CLASSES
 from streampipe.records import TopicPartition
 

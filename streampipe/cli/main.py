@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from streampipe.cli import consume, describe, dlq, lag, produce, replay, run, state, topic
+from streampipe.cli import capture, consume, describe, dlq, lag, produce, replay, run, state, topic
 from streampipe.cli.logs import LogLines
 from streampipe.cli.output import Output
 from streampipe.cli.session import Session
@@ -26,7 +26,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (run, describe, topic, produce, consume, lag, dlq, state, replay):
+for module in (run, describe, topic, produce, consume, capture, lag, dlq, state, replay):
     module.add_to(app)
 
 GLOBAL_OPTIONS = {"--broker", "--registry", "--config"}

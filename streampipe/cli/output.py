@@ -7,15 +7,14 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
-from typing import Any
 
-import orjson
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
+
+from streampipe.observe.values import json_bytes
 
 PIPE_WIDTH = 10_000
 """Columns of a table that goes into a pipe or a file: as many as it takes, nothing is cut."""
@@ -37,16 +36,6 @@ def cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.1f}"
     return printable(value if isinstance(value, str) else str(value))
-
-
-def text_of(data: bytes | None) -> str | None:
-    """Bytes as text where they are UTF-8, else as 0x and hexadecimal digits."""
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return f"0x{data.hex()}"
 
 
 def iso(timestamp_ms: int | None) -> str | None:
@@ -73,19 +62,6 @@ def duration(seconds: float | None) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
-def json_bytes(value: object) -> bytes:
-    """One line of JSON."""
-    return orjson.dumps(value, default=_for_json, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
-
-
-def _for_json(value: Any) -> object:
-    if isinstance(value, bytes | bytearray | memoryview):
-        return text_of(bytes(value))
-    if isinstance(value, Decimal):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 class _OverLine(io.TextIOWrapper):

@@ -15,12 +15,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streampipe.brokers.port import Admin
-from streampipe.cli.output import Output, iso, text_of
+from streampipe.cli.output import Output, iso
 from streampipe.cli.run import Module
 from streampipe.cli.session import Session, session_of
 from streampipe.cli.topic import JsonFlag
 from streampipe.errors import ConfigError, NotFound
 from streampipe.observe.state import StateReader
+from streampipe.observe.values import text_of
 from streampipe.replay.positions import parse_position
 from streampipe.runtime.load import load_processor
 from streampipe.runtime.reset import plan_reset, reset

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import orjson
 
 from streampipe.errors import ConfigError, UnknownSchema
 from streampipe.schemas.codec import AvroDecoder
@@ -58,3 +60,26 @@ class ValueReader:
         for failure in decoded.failures:
             found[failure.row] = Value(problem=f"{failure.exception}: {failure.message}", schema_id=schema_id)
         return found
+
+
+def text_of(data: bytes | None) -> str | None:
+    """Bytes as text where they are UTF-8, else as 0x and hexadecimal digits."""
+    if data is None:
+        return None
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return f"0x{data.hex()}"
+
+
+def json_bytes(value: object) -> bytes:
+    """One line of JSON."""
+    return orjson.dumps(value, default=_for_json, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
+
+
+def _for_json(value: Any) -> object:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return text_of(bytes(value))
+    if isinstance(value, Decimal):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
-from streampipe.errors import NotFound
+from streampipe.errors import ConfigError, NotFound
 from streampipe.observe.dead_letters import DeadLetter, letters_of
+from streampipe.observe.slices import read_slice
 from streampipe.observe.state import entries_of
 from streampipe.operators.table import GLOBAL
 from streampipe.processor import Processor
@@ -19,7 +22,7 @@ from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.port import TaskOutput
 from streampipe.runtime.task import TopologyTask
 from streampipe.schemas.registry.local import LocalRegistry
-from streampipe.testing.topics import Event, Key, Output, Topics, ms_of
+from streampipe.testing.topics import Event, Key, Output, Topics, ms_of, renumbered
 from streampipe.windows import Duration, milliseconds
 
 
@@ -82,6 +85,27 @@ class TopologyTestDriver:
             )
         at = self._now_ms if timestamp is None else ms_of(timestamp)
         self._consume(self._topics.write(self._topics.encoded(topic, events, key, at, headers)))
+
+    def play(self, path: str | Path) -> int:
+        """Let the processor consume what `streampipe capture` kept, byte for byte; returns how many records.
+
+        Tables come first, as a worker reads them to their end before anything is joined; else the file's order counts.
+        Records keep their partitions; those of topics that the processor does not read are left out. Raises
+        ConfigError for a file that is none, and for more partitions than there are.
+        """
+        inputs, kept = self._inputs(self._task), read_slice(Path(path))
+        streams = {topic for sub in self._task.subtopologies for topic in sub.streams}
+        records = sorted((r for r in kept.records if r.topic in inputs), key=lambda record: record.topic in streams)
+        for record in records:
+            if record.partition not in self._partitions:
+                raise ConfigError(
+                    f"{path} has records of {record.topic}[{record.partition}]; give the driver partitions="
+                    f"{max(r.partition for r in records) + 1} or more"
+                )
+        ids = self._topics.registered(kept.schemas)
+        for _, run in groupby(records, key=lambda record: record.topic):
+            self._consume(self._topics.write(renumbered(list(run), ids)))
+        return len(records)
 
     def read(self, topic: str) -> list[Output]:
         """Records written to a topic since the last `read` of it, decoded."""

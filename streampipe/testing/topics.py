@@ -17,6 +17,7 @@ from streampipe.records import Headers, ProduceBatch, Record, partition_of
 from streampipe.schemas.catalog import SchemaCatalog
 from streampipe.schemas.codec import AvroEncoder, parse_record
 from streampipe.schemas.defaults import default_of
+from streampipe.schemas.framing import MAX_SCHEMA_ID, header, unframe
 from streampipe.schemas.keys import encode_keys
 from streampipe.schemas.port import Registry
 from streampipe.topology.nodes import Source, TableSource, Topology
@@ -46,6 +47,20 @@ def ms_of(time: datetime) -> int:
     return (time - _EPOCH) // _MS
 
 
+def renumbered(records: Sequence[Record], ids: Mapping[int, int]) -> ProduceBatch:
+    """Records of one topic with the schema ids of this registry; ids that nobody knew are unknown here as well."""
+    values: list[bytes | None] = [record.value for record in records]
+    for group in unframe(values).groups:
+        head = header(ids.get(group.schema_id, MAX_SCHEMA_ID))
+        rows = range(len(values)) if group.rows is None else group.rows.tolist()
+        for row, body in zip(rows, group.bodies, strict=True):
+            values[row] = head + body
+    return ProduceBatch(
+        records[0].topic, [r.key for r in records], values, [r.timestamp for r in records],
+        [r.partition for r in records], [r.headers for r in records],
+    )  # fmt: skip
+
+
 class Topics:
     """All that was written, by topic, each with the same number of partitions."""
 
@@ -53,7 +68,7 @@ class Topics:
         self.logs: dict[str, list[Record]] = defaultdict(list)
         self._catalog = SchemaCatalog(registry, folder)
         self._partitions = partitions
-        self._values = ValueReader(registry)
+        self._registry, self._values = registry, ValueReader(registry)
         self._sources: dict[str, Source | TableSource] = {n.topic: n for n in topology.of(TableSource, Source)}
         self._encoders: dict[str, tuple[AvroEncoder, dict[str, Any]]] = {}
         self._read: dict[str, int] = defaultdict(int)
@@ -120,6 +135,10 @@ class Topics:
             defaults = {field.name: default_of(field) for field in fields if field.has_default}
             self._encoders[topic] = AvroEncoder(text, self._catalog.register(topic, text)), defaults
         return self._encoders[topic]
+
+    def registered(self, texts: Mapping[int, str]) -> dict[int, int]:
+        """Schema ids here by those elsewhere."""
+        return {old: self._registry.register(f"captured-{old}", text) for old, text in texts.items()}
 
     def read(self, topic: str) -> list[Record]:
         """What came since the last call."""
