@@ -13,6 +13,7 @@
     ├── ProcessingStopped              7   a policy or a Fatal stops the processor at a record
     ├── TransactionAborted             8   the open transaction is gone; rewind to the committed offsets
     │   └── Fenced                     8   another producer or group member took over
+    │       └── ClientLost             8   this client is of no use any more; open another one
     └── StateCorrupted                 8   a state store or changelog cannot be trusted
 
 Exit code 2 is a wrong command line, 130 an interrupt, 0 success. Messages are one line: what, where, what to do.
@@ -103,6 +104,10 @@ class TransactionAborted(StreampipeError):
 
 class Fenced(TransactionAborted):
     """Another producer with the same transactional id, or a newer group generation, took over."""
+
+
+class ClientLost(Fenced):
+    """Nobody took over, but this client will not hear of its broker again: open another one."""
 
 
 class StateCorrupted(StreampipeError):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from streampipe.brokers.port import Admin, Broker
 from streampipe.clock import Clock, SystemClock
 from streampipe.config import Settings
-from streampipe.errors import Fenced, ProcessingStopped, StreampipeError, TransactionAborted, Unavailable
+from streampipe.errors import ClientLost, Fenced, ProcessingStopped, StreampipeError, TransactionAborted, Unavailable
 from streampipe.records import TopicPartition
 from streampipe.runtime.commit import MemberFenced, OutcomeUnknown
 from streampipe.runtime.finish import FinishLine, caught_up
@@ -206,7 +206,9 @@ class Worker:
             self._member_fences += 1
             log.info("work since the last commit is repeated: %s", error)
         elif isinstance(error, Fenced):
-            self._count_rejoin(error)
+            if not isinstance(error, ClientLost):
+                self._count_rejoin(error)
+            log.warning("joining the group anew: %s", error)
             return self._rejoin
         else:
             self._narrow(session, error)
@@ -229,7 +231,6 @@ class Worker:
         if len(self._rejoins) >= MAX_REJOINS:
             raise error
         self._rejoins.append(now)
-        log.warning("joining the group anew: %s", error)
 
     def _rejoin(self) -> None:
         self._leave()

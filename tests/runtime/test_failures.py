@@ -12,7 +12,7 @@ import pytest
 from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Broker
 from streampipe.clock import SystemClock
-from streampipe.errors import Fenced, ProcessingStopped, TransactionAborted, Unavailable
+from streampipe.errors import ClientLost, Fenced, ProcessingStopped, TransactionAborted, Unavailable
 from streampipe.policies import Guarantee
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 from streampipe.runtime.job import Job
@@ -115,6 +115,14 @@ def test_a_fenced_producer_joins_anew_three_times_and_then_gives_up(broker: Brok
         run_with(script, broker, names)
     assert script.calls["broker.consumer"] == MAX_REJOINS + 1
     assert committed(broker, names.app) == {}
+
+
+def test_a_member_whose_client_is_lost_joins_anew_as_often_as_it_takes(broker: Broker, names: Names) -> None:
+    script = Script()
+    script.on("consumer.poll", *[None, ClientLost("lost its brokers")] * (MAX_REJOINS + 2))
+    run_with(script, broker, names)
+    assert script.calls["broker.consumer"] == MAX_REJOINS + 3
+    assert results(broker, names) == oracle(ROWS)
 
 
 def test_at_least_once_repeats_after_a_failure_and_loses_nothing(broker: Broker, names: Names) -> None:

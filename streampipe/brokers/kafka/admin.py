@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
@@ -48,8 +49,24 @@ class KafkaAdmin:
         self._errors = errors
         self._make = make
         self._client = errors.open(make)
+        self._failed = False
         self._make_member = make_member
         self._members: dict[str, Consumer] = {}
+
+    @contextmanager
+    def _calling(self) -> Iterator[None]:
+        """After an Unavailable the next call is made with a new client: the old one may have lost its brokers.
+
+        See `Polling._check_connection`.
+        """
+        if self._failed:
+            self._close_members()
+            self._client, self._failed = self._errors.open(self._make), False
+        try:
+            yield
+        except Unavailable:
+            self._failed = True
+            raise
 
     def topics(self) -> dict[str, int]:
         """Partition counts, Kafka's own topics (__…) left out."""
@@ -161,10 +178,13 @@ class KafkaAdmin:
 
     def close(self) -> None:
         """Release the clients."""
+        self._close_members()
+        del self._client
+
+    def _close_members(self) -> None:
         for member in self._members.values():
             close_within_deadline(member.close, self._errors.name)
         self._members = {}
-        del self._client
 
     def _offsets(self, partitions: Collection[TopicPartition], at: At, isolation: str) -> dict[TopicPartition, int]:
         if not partitions:
@@ -204,14 +224,16 @@ class KafkaAdmin:
         )
 
     def _list(self) -> Any:
-        return self._errors.call("looking up topics", lambda: self._client.list_topics(timeout=REQUEST_TIMEOUT_S))
+        with self._calling():
+            return self._errors.call("looking up topics", lambda: self._client.list_topics(timeout=REQUEST_TIMEOUT_S))
 
     def _until(self, condition: Callable[[], T | None], what: str) -> T:
         deadline = time.monotonic() + REQUEST_TIMEOUT_S
-        while not (answer := condition()):
-            if time.monotonic() > deadline:
-                raise Unavailable(f"{what} on broker {self._errors.name}; try again")
-            time.sleep(_POLL_S)
+        with self._calling():
+            while not (answer := condition()):
+                if time.monotonic() > deadline:
+                    raise Unavailable(f"{what} on broker {self._errors.name}; try again")
+                time.sleep(_POLL_S)
         return answer
 
     def _one(

@@ -13,7 +13,7 @@ from streampipe.brokers.kafka.errors import Translator, kafka_error
 from streampipe.brokers.kafka.reader import MakeConsumer, Polling, check_topics, place
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S
 from streampipe.brokers.port import RebalanceListener
-from streampipe.errors import Fenced, StreampipeError, Unavailable
+from streampipe.errors import ClientLost, Fenced, StreampipeError, Unavailable
 from streampipe.records import RecordBatch, TopicPartition
 
 _PASSING = {
@@ -54,7 +54,8 @@ class KafkaConsumer(Polling):
     def subscribe(self, topics: Collection[str], listener: RebalanceListener) -> None:
         """Join the group. Raises UnknownTopic, Unavailable."""
         check_topics(self._consumer, set(topics), self._errors)
-        self._topic = next(iter(topics)) if len(topics) == 1 else None
+        self._known_topic = min(topics)
+        self._topic = self._known_topic if len(topics) == 1 else None
         self._listener = listener
         self._errors.call(
             "subscribing",
@@ -69,6 +70,9 @@ class KafkaConsumer(Polling):
         found = super().poll(max_records, timeout_s)
         self._token = None
         return found
+
+    def _stranded(self) -> None:
+        raise ClientLost(f"a member of a group on broker {self._errors.name} had lost its brokers")
 
     def assignment(self) -> set[TopicPartition]:
         """What this member owns now."""

@@ -20,6 +20,9 @@ from streampipe.records import RecordBatch, TopicPartition
 CHUNK = 1_000
 """Messages per `consume` call: fresh Message objects then come from a warm cache (measured against 5,000, 20,000)."""
 CLOSE_DEADLINE_S = 10.0
+SILENCE_S = 10.0
+"""After how long without a sign of life a client is asked whether it still knows a broker."""
+_ANSWER_S = 2.0
 _SIGNAL_S = 1.0  # a waiting consume() does not see Ctrl-C
 _OFFSETS_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}
 _HARMLESS = {KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE, KafkaError._MAX_POLL_EXCEEDED}
@@ -40,8 +43,15 @@ class Polling:
         self._fetched: list[RecordBatch] = []
         """What the poll under way has taken from librdkafka, and not handed over yet."""
         self._topic: str | None = None
+        """The only topic, if there is only one."""
+        self._known_topic = ""
         self._closed = False
-        self._consumer = errors.open(lambda: make(self._on_error))
+        self._make = make
+        self._consumer = self._opened()
+        self._alive_at = time.monotonic()
+
+    def _opened(self) -> Consumer:
+        return self._errors.open(lambda: self._make(self._on_error))
 
     def poll(self, max_records: int, timeout_s: float) -> list[RecordBatch]:
         """Up to `max_records`, waiting up to `timeout_s` for the first. Raises Unavailable, ConfigError, Fenced."""
@@ -65,7 +75,29 @@ class Polling:
             elif got < size:
                 break
         self._fetched = []
+        if count:
+            self._alive_at = time.monotonic()
+        elif self._known_topic and time.monotonic() - self._alive_at > SILENCE_S:
+            self._check_connection()
         return self._handed_over(joined(found))
+
+    def _check_connection(self) -> None:
+        """Give a client up that knows no broker any more although there is one.
+
+        A broker that starts or stops may answer that there are no brokers. librdkafka then forgets those it knew, asks
+        nobody again, and is silent for ever (issue 5301, whatever `metadata.recovery.strategy` says).
+        """
+        if not _answers(self._consumer, self._known_topic):
+            another = self._errors.open(lambda: self._make(lambda _: None))
+            reachable = _answers(another, self._known_topic)
+            close_within_deadline(another.close, self._errors.name)
+            if reachable:
+                self._stranded()
+        self._alive_at = time.monotonic()
+
+    def _stranded(self) -> None:
+        """This client will never hear of a broker again."""
+        raise NotImplementedError
 
     def position(self, partition: TopicPartition) -> int:
         """Offset of the next record to be handed over.
@@ -153,8 +185,21 @@ class KafkaReader(Polling):
         except BaseException:
             self.close()
             raise
-        self._topic = topics.pop() if len(topics) == 1 else None
-        self._consumer.assign([place(partition, offset) for partition, offset in offsets.items()])
+        self._known_topic = min(topics, default="")
+        self._topic = self._known_topic if len(topics) == 1 else None
+        self._assign()
+
+    def _stranded(self) -> None:
+        """Go on with another client where this one was."""
+        log.warning("a reader of %s had lost its brokers and is replaced", self._errors.name)
+        self._starts = {partition: self.position(partition) for partition in self._starts}
+        self._ends.clear()
+        close_within_deadline(self._consumer.close, self._errors.name)
+        self._consumer = self._opened()
+        self._assign()
+
+    def _assign(self) -> None:
+        self._consumer.assign([place(partition, offset) for partition, offset in self._starts.items()])
 
     def _start(self, partition: TopicPartition) -> int:
         raise StreampipeError(f"{partition} is not read by this reader")
@@ -171,6 +216,14 @@ class KafkaReader(Polling):
             self._consumer.seek(place(partition, low))
         else:
             super()._offset_gone(partition, error)
+
+
+def _answers(client: Consumer, topic: str) -> bool:
+    """Whether a client finds a broker that says which brokers there are."""
+    try:
+        return bool(client.list_topics(topic, timeout=_ANSWER_S).brokers)
+    except KafkaException:
+        return False
 
 
 def place(partition: TopicPartition, offset: int = OFFSET_INVALID) -> KafkaPartition:

@@ -65,7 +65,8 @@ _CONSUMER: dict[str, object] = {
 # With the default, a client that lost every broker forgets them and asks the bootstrap addresses anew (KIP-899); what
 # asks a coordinator it knew then waits for a broker that is not there any more: offsets of transactions, descriptions
 # of groups (librdkafka issue 5511).
-_CLIENT: dict[str, object] = {"metadata.recovery.strategy": "none"}
+# librdkafka's default would look only every ten seconds whether a broker is back.
+_CLIENT: dict[str, object] = {"metadata.recovery.strategy": "none", "reconnect.backoff.max.ms": 1_000}
 _CLASSIC: dict[str, object] = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
 _PRODUCER: dict[str, object] = {
     "enable.idempotence": True,
