@@ -74,7 +74,7 @@ class Processor:
         unique = self._builder.unique(name or topic)
         node = nodes.TableSource(name=unique, key=key_of(key), topic=topic, everywhere=everywhere, schema=schema)
         self._builder.add(node)
-        return Table(node)
+        return Table(self._builder, node)
 
     @property
     def topology(self) -> Topology:

@@ -32,7 +32,37 @@ def _expression(column: str | pl.Expr) -> pl.Expr:
 class Table:
     """The latest value by key; something to join with."""
 
+    builder: Builder
     node: nodes.TableSource
+
+    def join(
+        self,
+        other: Table,
+        *,
+        how: StreamJoinKind = "inner",
+        prefix: str = "",
+        columns: tuple[str, ...] | list[str] | None = None,
+        name: str | None = None,
+    ) -> Stream:
+        """Join with another table by their keys: a stream of the joined rows, one for each change of either table.
+
+        It has the columns of this table and the other's, less its key: all, or those in `columns`, with `prefix`
+        before their names. `left` keeps rows of this table without partner, `outer` those of the other one too. Where
+        a row is gone, the Boolean column `retracted` is true and all but the key is null; `to_table` makes tombstones
+        of that. Raises TopologyError unless both are co-partitioned tables.
+        """
+        one_of("join how", how, StreamJoinKind)
+        for table in (self, other):
+            if table.node.everywhere:
+                raise TopologyError(
+                    f"join of tables {self.node.topic!r} and {other.node.topic!r}: {table.node.topic!r} is a "
+                    f"global_table, whose changes come to every worker; make it a table()"
+                )
+        node = nodes.TableJoin(
+            name=self.builder.named(name, "join"), inputs=(self.node, other.node), key=self.node.key, how=how,
+            prefix=prefix, columns=tuple(columns) if columns is not None else None,
+        )  # fmt: skip
+        return Stream(self.builder, self.builder.add(node))
 
 
 class Stream:
@@ -390,6 +420,18 @@ class Stream:
         self._then(
             nodes.Sink, "to", name or self._builder.unique(f"to-{topic}"), key=self.node.key,
             topic=topic, schema=schema,
+        )  # fmt: skip
+
+    def to_table(self, topic: str, *, schema: str | None = None, name: str | None = None) -> None:
+        """Write to a compacted topic, for `table()` to read: rows that are `retracted` become tombstones.
+
+        For joins of tables; the column itself is not written. A stream without it is a TopologyError when the
+        processor is built.
+        """
+        checked_name(topic, "topic")
+        self._then(
+            nodes.Sink, "to", name or self._builder.unique(f"to-{topic}"), key=self.node.key, topic=topic,
+            schema=schema, table=True,
         )  # fmt: skip
 
     def _then(self, make: Callable[..., Node], kind: str, name: str | None, **fields: Any) -> Stream:

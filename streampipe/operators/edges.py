@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
@@ -130,17 +131,36 @@ def _milliseconds(column: Column) -> IntArray:
     return times // _PER_MS[kind.unit] if pa.types.is_timestamp(kind) else times
 
 
+RETRACTED = "retracted"
+"""Boolean column of results that may be taken back: true where one is, and null all columns but its key's."""
+
+
 class SinkStep(Step):
     """Encodes columns and writes them, keyed as the records are. What cannot be encoded is a dead letter."""
 
-    def __init__(self, name: str, effects: Effects, topic: str, encoder: Encoder, new_key: Key | None = None) -> None:
+    def __init__(
+        self, name: str, effects: Effects, topic: str, encoder: Encoder, new_key: Key | None = None, *,
+        table: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(name, effects)
-        self._topic = topic
+        self._topic, self._table = topic, table
         self._encoder = encoder
         self._new_key = new_key
 
     def process(self, frame: Frame) -> None:
-        """Encode and produce."""
+        """Encode and produce; rows of a table that are taken back become tombstones."""
+        if not self._table:
+            self._produce(*self._encoded(frame))
+            return
+        gone = frame.columns[RETRACTED].arrow.to_numpy(zero_copy_only=False)
+        kept, values = self._encoded(frame.filter(~gone))
+        of_record = dict(zip(kept.indexes.tolist(), values, strict=True))
+        rows = np.flatnonzero(gone | np.isin(frame.indexes, kept.indexes))
+        frame = frame.take(rows)
+        self._produce(frame, [of_record.get(index) for index in frame.indexes.tolist()])
+
+    def _encoded(self, frame: Frame) -> tuple[Frame, list[bytes]]:
+        """The rows that can be encoded, and their values."""
         wanted = [n for n in self._encoder.arrow.names if n in frame.columns]
         # at least one column, since a batch of none has no rows even where every field has a default
         encoded = self._encoder.encode(frame.arrow(wanted or list(frame.columns)[:1]))
@@ -151,6 +171,9 @@ class SinkStep(Step):
             whole = ~np.isin(frame.indexes[encoded.rows], frame.indexes[[f.row for f in encoded.failures]])
             frame = frame.take(encoded.rows[whole])
             values = list(compress(values, whole.tolist()))
+        return frame, values
+
+    def _produce(self, frame: Frame, values: Sequence[bytes | None]) -> None:
         if not values:
             return
         keys = frame.keys() if self._new_key is None else key_bytes({c: frame.columns[c] for c in self._new_key})

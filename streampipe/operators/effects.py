@@ -35,7 +35,7 @@ class _Part:
     topic: str
     frame: Frame
     keys: Sequence[bytes | None]
-    values: Sequence[bytes]
+    values: Sequence[bytes | None]
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class Effects:
     now_ms: int | None = None
     """Wall clock as the task was told with this batch; None in a replay."""
 
-    def produce(self, topic: str, frame: Frame, keys: Sequence[bytes | None], values: Sequence[bytes]) -> None:
+    def produce(self, topic: str, frame: Frame, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Write rows of a frame to a topic; their records are ok."""
         frame.origin.mark(frame.rows, OK)
         self.parts.append(_Part(topic, frame, keys, values))

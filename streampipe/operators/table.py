@@ -6,7 +6,9 @@ distinct rows found.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -21,11 +23,25 @@ from streampipe.operators.stateful import StatefulStep
 from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore, Stores
-from streampipe.topology.nodes import Join, StreamJoin, TableSource
+from streampipe.topology.nodes import Join, StreamJoin, TableJoin, TableSource
 
 GLOBAL = -1
 """The one partition that a global table keeps all its rows in."""
 _AT_ONCE = 10_000
+_TIME = struct.Struct(">q")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Rows of a table that were set or deleted, in order. `rows[i]` is that of `columns`, -1 for a delete."""
+
+    keys: list[bytes]
+    partitions: IntArray
+    times: IntArray
+    columns: pa.RecordBatch
+    rows: IntArray
+    before: list[bytes | None]
+    """The values that were there."""
 
 
 class TableStep(StatefulStep):
@@ -43,6 +59,8 @@ class TableStep(StatefulStep):
         self.key = node.key or ()
         self._stores = stores
         self._open: dict[int, StateStore] = {}
+        self.listeners: list[Callable[[Change], None]] = []
+        """Who wants to hear of changes. With any, rows are kept with their times."""
 
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode, to tell good values from bad ones. Raises Unavailable with nothing changed."""
@@ -58,12 +76,57 @@ class TableStep(StatefulStep):
         if keyless:
             reason = Reason("validation", "ValidationError", "a table record needs a key", {"rule": "key"})
             self.effects.dead_letters(frame, np.array(keyless, np.int64), self.name, lambda _: reason)
-        origin.mark(self._apply(origin.batch, decoded), OK)
+        rows = self._usable(origin.batch, decoded)
+        change = self._change(origin.batch, decoded, rows) if self.listeners and len(rows) else None
+        self._apply(origin.batch, rows)
+        origin.mark(rows, OK)
+        if change is not None:
+            for listener in self.listeners:
+                listener(change)
+
+    def _change(self, batch: RecordBatch, decoded: Decoded, rows: IntArray) -> Change:
+        """What is about to be applied, and what was there before each record of it."""
+        keys = [key for i in rows.tolist() if (key := batch.keys[i]) is not None]
+        partitions = batch.partitions[rows]
+        homes = list(zip(partitions.tolist(), keys, strict=True))
+        latest: dict[tuple[int, bytes], bytes | None] = {}
+        for partition in np.unique(partitions).tolist():
+            mine = list(dict.fromkeys(key for home, key in homes if home == partition))
+            latest |= zip(((partition, key) for key in mine), self._got(partition, mine), strict=True)
+        before: list[bytes | None] = []
+        for home, row in zip(homes, rows.tolist(), strict=True):
+            before.append(latest[home])
+            latest[home] = batch.values[row]
+        row_of = np.full(len(batch), -1, np.int64)
+        here = np.arange(len(batch)) if decoded.rows is None else decoded.rows
+        row_of[here] = np.arange(len(here))
+        return Change(keys, partitions, batch.timestamps[rows], decoded.columns, row_of[rows], before)
+
+    def _got(self, home: int, keys: list[bytes]) -> list[bytes | None]:
+        """Values of keys, without their times."""
+        found = self.store(home).get_many(keys)
+        return [value and value[_TIME.size :] for value in found] if self.listeners else found
+
+    def found(self, homes: IntArray, keys: Sequence[bytes | None]) -> tuple[pa.RecordBatch, IntArray, IntArray]:
+        """Decoded rows of keys, the row of each key (-1 where there is none), and their times where those are kept."""
+        values: list[bytes | None] = [None] * len(keys)
+        times = np.zeros(len(keys), np.int64)
+        for home in np.unique(homes).tolist():
+            mine = [i for i in np.flatnonzero(homes == home).tolist() if keys[i] is not None]
+            got = self.store(home).get_many([key for i in mine if (key := keys[i]) is not None])
+            for i, value in zip(mine, got, strict=True):
+                if value is not None and self.listeners:
+                    times[i], value = _TIME.unpack_from(value)[0], value[_TIME.size :]
+                values[i] = value
+        columns, rows = decoded_rows(self.decoder, values)
+        return columns, rows, times
 
     def load(self, batch: RecordBatch) -> list[str]:
         """Apply records outside processing (a restore, a global table); a line for each bad one, left out."""
         decoded = self.decode(batch)
-        good = set(self._apply(batch, decoded).tolist())
+        rows = self._usable(batch, decoded)
+        self._apply(batch, rows)
+        good = set(rows.tolist())
         why = {f.row: failure_reason(f).message for f in decoded.failures}
         return [
             f"{batch.topic}[{batch.partitions[i]}]@{batch.offsets[i]}: {why.get(i, 'a table record needs a key')}"
@@ -71,17 +134,23 @@ class TableStep(StatefulStep):
             if i not in good
         ]
 
-    def _apply(self, batch: RecordBatch, decoded: Decoded) -> IntArray:
+    @staticmethod
+    def _usable(batch: RecordBatch, decoded: Decoded) -> IntArray:
         usable = np.ones(len(batch), np.bool_)
         usable[[f.row for f in decoded.failures]] = False
         usable &= np.array([key is not None for key in batch.keys], np.bool_)
-        rows = np.flatnonzero(usable)
+        return np.flatnonzero(usable)
+
+    def _apply(self, batch: RecordBatch, rows: IntArray) -> None:
         homes = np.full(len(batch), GLOBAL, np.int64) if self.everywhere else batch.partitions
         for home in np.unique(homes[rows]).tolist():
             mine = rows[homes[rows] == home].tolist()
             keys = [key for i in mine if (key := batch.keys[i]) is not None]
-            self.store(home).put_many(keys, [batch.values[i] for i in mine])
-        return rows
+            values = [batch.values[i] for i in mine]
+            if self.listeners:
+                times = map(_TIME.pack, batch.timestamps[mine].tolist())
+                values = [value if value is None else time + value for time, value in zip(times, values, strict=True)]
+            self.store(home).put_many(keys, values)
 
     def store(self, partition: int) -> StateStore:
         """Rows of a partition."""
@@ -101,7 +170,8 @@ class TableStep(StatefulStep):
         """Emit the rows; their times are not kept."""
         entries = self.store(partition).range()
         while some := list(islice(entries, _AT_ONCE)):
-            decoded = self.decoder.decode([value for _, value in some])
+            values = [value[_TIME.size :] if self.listeners else value for _, value in some]
+            decoded = self.decoder.decode(values)
             unknown = np.full(len(some), NO_TIMESTAMP, np.int64)
             origin = Origin(self.name, [key for key, _ in some], unknown, np.full(len(some), partition, np.int64))
             self.emit(Frame.of(decoded.columns, origin, decoded.rows))
@@ -134,7 +204,7 @@ class JoinStep(Step):
         groups = group(on, homes)
         named = zip(self._table.key, on, strict=True)  # the key says the table's names, whatever the stream calls them
         keys = distinct_keys(dict(named), groups)
-        found, rows = self._look_up(homes[groups.first], keys)
+        found, rows, _ = self._table.found(homes[groups.first], keys)
         row_of = rows[groups.of]
         hit = row_of >= 0
         if not self._left:
@@ -144,23 +214,18 @@ class JoinStep(Step):
             added = {new: Column(arrow=found.column(old).take(at)) for new, old in self._added.items()}
             self.emit(frame.with_columns(frame.columns | added))
 
-    def _look_up(self, homes: IntArray, keys: Sequence[bytes | None]) -> tuple[pa.RecordBatch, IntArray]:
-        """Decoded rows of the keys that are there, and the row of each key, -1 where there is none."""
-        values: list[bytes | None] = [None] * len(keys)
-        for home in np.unique(homes).tolist():
-            mine = [i for i in np.flatnonzero(homes == home).tolist() if keys[i] is not None]
-            got = self._table.store(home).get_many([key for i in mine if (key := keys[i]) is not None])
-            for i, value in zip(mine, got, strict=True):
-                values[i] = value
-        decoded = self._table.decoder.decode(values)
-        rows = np.full(len(keys), -1, np.int64)
-        here = np.arange(len(keys)) if decoded.rows is None else decoded.rows
-        rows[here] = np.arange(len(here))
-        return decoded.columns, rows
+
+def decoded_rows(decoder: Decoder, values: Sequence[bytes | None]) -> tuple[pa.RecordBatch, IntArray]:
+    """Values that are there as columns, and the row of each one, -1 where there is none."""
+    decoded = decoder.decode(list(values))
+    rows = np.full(len(values), -1, np.int64)
+    here = np.arange(len(values)) if decoded.rows is None else decoded.rows
+    rows[here] = np.arange(len(here))
+    return decoded.columns, rows
 
 
 def added_columns(
-    node: Join | StreamJoin, schema: pa.Schema, names: Sequence[str], key: Sequence[str], other: str
+    node: Join | StreamJoin | TableJoin, schema: pa.Schema, names: Sequence[str], key: Sequence[str], other: str
 ) -> dict[str, str]:
     """New column name -> the column of the right side. Raises TopologyError for one that is missing, or taken."""
     wanted = node.columns if node.columns is not None else [n for n in names if n not in key]

@@ -14,6 +14,8 @@ _KEEP = {"retention.ms": "-1", "segment.ms": str(2**62)}
 """Records carry event time, so a replay of old data would be deleted by age, and would roll a segment every few
 thousand records: retention and segments by record time are off in the topics we make."""
 
+_COMPACTED = {"cleanup.policy": "compact"}
+
 Role = Literal["output", "repartition", "changelog", "dead letters"]
 
 
@@ -63,16 +65,15 @@ def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopi
     needed: list[NeededTopic] = []
     for graph in sub_graphs(topology):
         count = _common_count(graph, counts)
-        for node in graph.nodes:
-            if isinstance(node, Stateful):
-                config = {"cleanup.policy": "compact"}
-                needed.append(NeededTopic(node.changelog, "changelog", count, config))
+        stateful = [node for node in graph.nodes if isinstance(node, Stateful)]
+        needed += [NeededTopic(node.changelog, "changelog", count, _COMPACTED) for node in stateful]
         for node in topology.of(Repartition):
             if node.inputs[0] in graph.nodes:
                 size = _partner_count(topology, node, counts) or count
                 counts[node.topic] = size
                 needed.append(NeededTopic(node.topic, "repartition", size, _KEEP))
-        needed += [NeededTopic(n.topic, "output", count, _KEEP) for n in graph.nodes if isinstance(n, Sink)]
+        sinks = [node for node in graph.nodes if isinstance(node, Sink)]
+        needed += [NeededTopic(n.topic, "output", count, _COMPACTED if n.table else _KEEP) for n in sinks]
     widest = max(counts[topic] for topic in external_inputs(topology))
     needed.append(NeededTopic(topology.dead_letter_topic, "dead letters", widest, _KEEP))
     return list({topic.name: topic for topic in needed}.values())

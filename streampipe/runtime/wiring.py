@@ -7,8 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from streampipe.errors import TopologyError
 from streampipe.operators.deduplicate import DeduplicateStep
-from streampipe.operators.edges import SinkStep, SourceStep, Times
+from streampipe.operators.edges import RETRACTED, SinkStep, SourceStep, Times
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.function import FunctionStep
 from streampipe.operators.grouping import check_key_columns
@@ -18,6 +19,7 @@ from streampipe.operators.stateful_function import StatefulFunctionStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.stream_join import StreamJoinStep
 from streampipe.operators.table import JoinStep, TableStep
+from streampipe.operators.table_join import TableJoinStep
 from streampipe.operators.windows import windowed_step
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
@@ -79,6 +81,9 @@ class Wiring:
                 return table, decoder.arrow
             case nodes.Repartition():
                 return self._repartition(node)
+            case nodes.TableJoin():
+                tables = TableJoinStep(node, self._effects, *map(self._table, node.inputs))
+                return tables, tables.schema
             case nodes.StreamJoin():
                 left, right = node.inputs
                 join = StreamJoinStep(node, self._effects, self._columns[id(left)], self._columns[id(right)])
@@ -91,6 +96,11 @@ class Wiring:
                 for before in upstream:
                     self._steps[id(before)].children.append(step)
                 return step, schema
+
+    def _table(self, node: Node) -> TableStep:
+        table = self._steps[id(node)]
+        assert isinstance(table, TableStep)
+        return table
 
     def _input(self, topic: str, step: Input) -> Input:
         self._inputs.setdefault(topic, []).append(step)
@@ -142,9 +152,7 @@ class Wiring:
             case nodes.Merge():
                 return MergeStep(name, effects, [self._columns[id(n)] for n in node.inputs])
             case nodes.Join():
-                table = self._steps[id(node.table)]
-                assert isinstance(table, TableStep)
-                return JoinStep(node, effects, schema, table)
+                return JoinStep(node, effects, schema, self._table(node.table))
             case nodes.Handle():
                 output, defaults = self._events_of(node)
                 return FunctionStep(name, effects, node.function, node.retry, schema, output, defaults, self._sleep)
@@ -156,8 +164,14 @@ class Wiring:
         return schema_of(event), defaults_of(event)
 
     def _sink(self, node: nodes.Sink, schema: pa.Schema) -> SinkStep:
+        if node.table:
+            if RETRACTED not in schema.names:
+                raise TopologyError(
+                    f"sink {node.name!r}: to_table() is for streams with a column {RETRACTED!r}, as joins of tables are"
+                )
+            schema = schema.remove(schema.get_field_index(RETRACTED))
         encoder = self._schemas.encoder(node.topic, self._schemas.of_sink(node, schema))
-        return SinkStep(node.name, self._effects, node.topic, encoder)
+        return SinkStep(node.name, self._effects, node.topic, encoder, table=node.table)
 
     def _check_key(self, node: Node, schema: pa.Schema) -> None:
         check_key_columns(node.name, node.key or (), schema)

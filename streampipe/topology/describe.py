@@ -22,6 +22,7 @@ from streampipe.topology.nodes import (
     Stateful,
     StatefulHandle,
     StreamJoin,
+    TableJoin,
     TableSource,
     Topology,
     WindowedAggregate,
@@ -93,12 +94,15 @@ def detail(node: Node) -> str:
             return _call(node.function)
         case Join():
             return f"{node.how} join with {node.table.name} on {', '.join(node.on)}"
+        case TableJoin():
+            left, right = node.inputs
+            return f"{node.how} join of tables {left.name} and {right.name}"
         case Repartition():
             return f"through {node.topic}, key {', '.join(node.key or ())}"
         case Stateful():
             return _detail_with_state(node)
         case Sink():
-            return f"topic {node.topic}"
+            return f"{'table' if node.table else 'topic'} {node.topic}"
     return ""
 
 

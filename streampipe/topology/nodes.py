@@ -109,6 +109,15 @@ class Join(Node):
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class TableJoin(Node):
+    """Rows of two tables (left, right) with one key, as they are after each change of either."""
+
+    how: Literal["inner", "left", "outer"]
+    prefix: str
+    columns: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Repartition(Node):
     """Sends records through a topic of its own, so that equal keys meet on one task."""
 
@@ -199,10 +208,11 @@ class Branch(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Sink(Node):
-    """Writes to a topic."""
+    """Writes to a topic; as a table, with a tombstone for each row that is taken back (`retracted`)."""
 
     topic: str
     schema: str | None = None
+    table: bool = False
     stands_for: str | None = None
     """The live topic whose schema counts, when this is a replay's topic."""
 

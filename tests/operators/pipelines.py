@@ -285,11 +285,17 @@ def handled_with_state() -> Processor:
     return p
 
 
+def tables() -> Processor:
+    p = Processor("tables")
+    p.table("rows", key="k").join(p.table("in", key="k"), how="outer").to("out")
+    return p
+
+
 PIPELINES = [
     filtered, derived, expected, handled, branched, looked_up, joined_inner, keyed, windowed, windowed_updates,
     windowed_drop, aggregated, aggregated_updates, hopping, hopping_updates, hopping_corrected_updates, daily, sliding,
     sliding_updates, sliding_corrected_updates, session, session_drop, session_updates, session_corrected_updates,
     running_updates, streams_outer, streams_left, streams_inner, deduplicated,
-    handled_with_state,
+    handled_with_state, tables,
 ]  # fmt: skip
 """Those named `updates` may tell more or less often what became of a window; only what they told last is the same."""
