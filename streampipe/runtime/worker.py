@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from streampipe.brokers.port import Admin, Broker
 from streampipe.clock import Clock, SystemClock
@@ -109,10 +109,16 @@ class Worker:
         Raises Unavailable when the broker cannot be reached at the start, ProcessingStopped, NotFound,
         StateCorrupted, Fenced, and whatever a bug in the processor raises.
         """
+        for _ in self.turns():
+            pass
+
+    def turns(self) -> Iterator[None]:
+        """`run` in turns, for somebody who runs several workers in one thread. Raises what `run` does."""
         self._observer.state("starting")
         try:
             self._start()
-            self._loop()
+            yield
+            yield from self._loop()
             self._drain()
         except BaseException:
             self._observer.state("failed")
@@ -152,8 +158,9 @@ class Worker:
                 self._leave()
                 raise
 
-    def _loop(self) -> None:
+    def _loop(self) -> Iterator[None]:
         while not self._stopping:
+            yield
             try:
                 if self._repair is not None:
                     self._repair()
@@ -259,7 +266,7 @@ class Worker:
         self._observer.state("draining")
         try:
             self._session.drain()
-        except TransactionAborted as error:
+        except (TransactionAborted, Unavailable) as error:
             log.warning("work since the last commit is left to the next worker: %s", error)
 
     def _leave(self) -> None:

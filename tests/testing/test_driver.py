@@ -50,7 +50,7 @@ def test_the_code_of_the_page_on_testing_runs(monkeypatch: pytest.MonkeyPatch) -
     names: dict[str, Any] = {}
     exec("\n".join(blocks), names)
     tests = [test for name, test in names.items() if name.startswith("test_")]
-    assert len(tests) == 4
+    assert len(tests) == 5
     for test in tests:
         test()
 

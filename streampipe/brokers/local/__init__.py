@@ -35,9 +35,11 @@ class LocalBroker:
         max_poll_interval_s: float = 300.0,
         transaction_timeout_s: float = 15.0,
         clock: Clock | None = None,
+        heartbeats: bool = True,
     ) -> None:
+        """Without `heartbeats` there are no threads: a member lives by its polls, as on a clock that stands still."""
         self._path = Path(path)
-        self._timeouts = Timeouts(session_timeout_s, max_poll_interval_s, transaction_timeout_s)
+        self._timeouts = Timeouts(session_timeout_s, max_poll_interval_s, transaction_timeout_s, heartbeats)
         self._clock: Clock = clock or SystemClock()
         self.name = f"local:{self._path}"
         self._open().close()

@@ -56,7 +56,7 @@ class LocalConsumer:
                 groups.resubscribe(self._db, self._membership.group, self._membership.member, topics)
             else:
                 self._join()
-        if not self._heartbeat.is_alive():
+        if self._timeouts.heartbeats and not self._heartbeat.is_alive():
             self._heartbeat.start()
 
     def _join(self) -> None:

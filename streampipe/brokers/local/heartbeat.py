@@ -19,6 +19,8 @@ class Timeouts:
     session_s: float = 6.0
     max_poll_interval_s: float = 300.0
     transaction_s: float = 15.0
+    heartbeats: bool = True
+    """Whether a thread keeps the session of a member that is busy."""
 
 
 class Heartbeat(Thread):

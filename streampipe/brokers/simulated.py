@@ -1,0 +1,150 @@
+"""A broker whose time, faults and order of events a test decides: the embedded log on a clock that only it moves.
+
+Each worker has a view of it (`SimulatedBroker.of`). A call of a worker to the broker is an effect; it is noted in the
+trace, and faults strike there: the worker dies before or after it, its answer is lost, or the broker is not reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from streampipe.brokers.local import LocalBroker
+from streampipe.brokers.port import Broker
+from streampipe.errors import Unavailable
+
+Kind = Literal["crash-before", "crash-after", "unavailable", "lost-answer"]
+SESSION_S, TRANSACTION_S = 3.0, 2.0
+_NETWORK = frozenset({"poll", "committed", "commit", "produce", "flush", "begin", "send_offsets", "offsets"})
+"""Calls that may not reach the broker."""
+_UNKNOWN = frozenset({"producer.commit", "producer.flush"})
+"""Calls whose outcome may stay unknown."""
+
+
+class Crashed(BaseException):
+    """The worker is dead: whatever it still wants to do has no effect. No error that code may handle."""
+
+
+class VirtualClock:
+    """A clock that stands still until it is moved, or somebody sleeps."""
+
+    def __init__(self, now_ms: int) -> None:
+        self._start_ms, self._passed_s = now_ms, 0.0
+
+    def now_ms(self) -> int:
+        """Wall-clock time in milliseconds since the epoch."""
+        return self._start_ms + round(self._passed_s * 1000)
+
+    def monotonic_s(self) -> float:
+        """Seconds since the beginning."""
+        return self._passed_s
+
+    def sleep_s(self, seconds: float) -> None:
+        """Time passes at once."""
+        self._passed_s += max(0.0, seconds)
+
+
+@dataclass(slots=True)
+class Trace:
+    """What workers asked of the broker, in order; its hash tells whether two runs were the same."""
+
+    lines: list[str] = field(default_factory=list)
+
+    def hash(self) -> str:
+        """SHA-256 of all lines."""
+        return hashlib.sha256("\n".join(self.lines).encode()).hexdigest()
+
+
+class SimulatedBroker:
+    """Topics in a file of `folder`, seen by workers through `of`, and by the test through `inside`, without faults.
+
+    `fault` is asked at each effect, by its number and the name of the call, what is to happen to it.
+    """
+
+    def __init__(self, folder: Path, clock: VirtualClock, fault: Callable[[int, str], Kind | None]) -> None:
+        self.inside = LocalBroker(
+            folder / "broker.db", session_timeout_s=SESSION_S, transaction_timeout_s=TRANSACTION_S, clock=clock,
+            heartbeats=False,
+        )  # fmt: skip
+        self.trace = Trace()
+        self.effects = 0
+        self.struck: list[tuple[int, str, Kind]] = []
+        """Faults so far: number and name of the effect, and what happened to it."""
+        self._fault = fault
+        self._clients = 0
+
+    def of(self, worker: str) -> Broker:
+        """The broker as this worker sees it. One that crashed is dead for good: another one needs its own view."""
+        return cast(Broker, _View(self, worker))
+
+    def client(self) -> int:
+        """A number for a client, so that the order of members does not hang on random ids."""
+        self._clients += 1
+        return self._clients
+
+    def effect(self, view: _View, name: str, call: Callable[[], Any]) -> Any:
+        """Let a call happen, or what is to happen to it."""
+        if view.dead:
+            raise Crashed
+        self.effects += 1
+        kind = self._fault(self.effects, name)
+        if kind is not None and not possible(name, kind):
+            kind = None
+        self.trace.lines.append(f"{view.worker} {name} {kind or ''}")
+        if kind is not None:
+            self.struck.append((self.effects, name, kind))
+        view.dead = kind in ("crash-before", "crash-after")
+        if kind == "crash-before":
+            raise Crashed
+        if kind == "unavailable":
+            raise Unavailable(f"{name}: the simulated broker was not reached")
+        answer = call()
+        if kind == "crash-after":
+            raise Crashed
+        if kind == "lost-answer":
+            raise Unavailable(f"{name}: the answer of the simulated broker was lost")
+        return answer
+
+
+def possible(name: str, kind: Kind) -> bool:
+    """Whether this can happen to a call: one that is repeatable must not be lost, and a local one always works."""
+    if kind == "lost-answer":
+        return name in _UNKNOWN
+    return kind != "unavailable" or name.rpartition(".")[2] in _NETWORK
+
+
+class _View:
+    """A broker of one worker."""
+
+    def __init__(self, broker: SimulatedBroker, worker: str) -> None:
+        self._broker, self.worker, self.dead = broker, worker, False
+        self.name = f"simulated:{worker}"
+
+    def __getattr__(self, kind: str) -> Any:
+        def make(*arguments: Any, **options: Any) -> Any:
+            if "client_id" in options:
+                options["client_id"] += f"-{self._broker.client():06}"
+            opened = self._broker.effect(
+                self, f"broker.{kind}", lambda: getattr(self._broker.inside, kind)(*arguments, **options)
+            )
+            return _Client(self._broker, self, kind, opened)
+
+        return make
+
+
+class _Client:
+    """A client whose calls are effects."""
+
+    def __init__(self, broker: SimulatedBroker, view: _View, kind: str, client: Any) -> None:
+        self._broker, self._view, self._kind, self._client = broker, view, kind, client
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._client, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            return self._broker.effect(self._view, f"{self._kind}.{name}", lambda: method(*arguments, **options))
+
+        return call

@@ -1,0 +1,140 @@
+"""The worker's own code under simulated crashes and rebalances: what comes out never depends on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import polars as pl
+import pytest
+
+from streampipe import Processor, Session, Tumbling, agg
+from streampipe.brokers.simulated import Kind
+from streampipe.errors import ProcessingStopped
+from streampipe.testing import Input, Simulation, simulate
+from tests.operators.pipelines import avro
+from tests.proof import PROVING
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SEEDS = 10_000 if PROVING else 200
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("simulation")
+    (folder / "orders.avsc").write_text(avro("Order", user="string", item="string", n="int"))
+    (folder / "users.avsc").write_text(avro("User", user="string", full="string"))
+    return str(folder)
+
+
+def shop() -> Processor:
+    """A table, a rule, a window, a repartition and a running aggregate."""
+    p = Processor("shop")
+    users = p.table("users", key="user")
+    orders = p.source("orders", key="user").expect(some=pl.col("n") > 0)
+    orders.join(users, on="user", how="left").to("named")
+    orders.window(Tumbling("10s", grace="5s"), idle_after="never").agg(orders=agg.count(), items=agg.sum("n")).to(
+        "by-user"
+    )
+    orders.key_by("item").window(Session("20s", grace="1h"), idle_after="never").agg(items=agg.sum("n")).to("by-item")
+    return p
+
+
+def orders(count: int) -> list[Input]:
+    known = [Input("users", {"user": user, "full": user.upper()}, START) for user in "abc"]
+    made = [
+        Input("orders", {"user": "abcd"[n % 4], "item": "xyz"[n % 3], "n": n % 7}, START + timedelta(seconds=n))
+        for n in range(count)
+    ]
+    return [*known, *made, Input("orders", b"garbage", START, key="a")]
+
+
+def told(run: Simulation) -> dict[str, Any]:
+    """All that a reader can see, but for how tables and streams raced, and how partitions met behind a repartition."""
+    named = Counter((event["user"], event["item"], event["n"]) for event in run.events("named") if event)
+    dead = Counter(
+        (letter.errors["class"], letter.errors["topic"], (letter.value or b"")[5:]) for letter in run.dead_letters
+    )
+    return {"named": named, "dead": dead, "by-user": run.by_key("by-user"), "by-item": run.by_key("by-item")}
+
+
+@pytest.fixture(scope="session")
+def calm(schemas: str) -> Simulation:
+    return simulate(shop(), orders(24), faults=0, schemas=schemas)
+
+
+def test_a_run_without_faults_gives_what_the_definition_says(calm: Simulation) -> None:
+    assert not calm.faults
+    assert set(calm.happened.values()) <= {0, 2}  # nothing but the orderly end of both workers
+    assert sum(told(calm)["named"].values()) == 20
+    assert Counter(letter.errors["class"] for letter in calm.dead_letters) == {"validation": 4, "deserialization": 1}
+    by_item = {key: sum(e["items"] for e in events if e) for key, events in calm.by_key("by-item").items()}
+    assert by_item == {
+        item.encode(): sum(n % 7 for n in range(24) if "xyz"[n % 3] == item) for item in "xyz"
+    }  # fmt: skip
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("ten", range(SEEDS // 10))
+def test_no_fault_of_any_seed_changes_what_comes_out(ten: int, schemas: str, calm: Simulation) -> None:
+    for seed in range(10 * ten, 10 * ten + 10):
+        run = simulate(shop(), orders(24), seed=seed, schemas=schemas)
+        assert told(run) == told(calm), (seed, run.faults, run.happened)
+
+
+def test_faults_strike_in_every_way_and_in_the_midst_of_transactions(schemas: str) -> None:
+    runs = [simulate(shop(), orders(24), seed=seed, faults=10, schemas=schemas) for seed in range(20)]
+    kinds = Counter(kind for run in runs for *_, kind in run.faults)
+    assert set(kinds) == {"crash-before", "crash-after", "unavailable", "lost-answer"}
+    assert {"producer.commit", "producer.send_offsets", "producer.produce", "consumer.poll"} <= {
+        name for run in runs for _, name, _ in run.faults
+    }
+    assert all(sum(run.happened[what] for run in runs) > 0 for what in ("crashed", "frozen", "stopped"))
+
+
+def test_the_same_seed_is_the_same_run(schemas: str) -> None:
+    first, again, other = (simulate(shop(), orders(12), seed=seed, schemas=schemas) for seed in (7, 7, 8))
+    assert first == again
+    assert first.trace != other.trace
+
+
+SMALL = [
+    Input("orders", {"user": "ab"[n % 2], "item": "x", "n": n + 1}, START + timedelta(seconds=n)) for n in range(6)
+]
+
+
+def counter() -> Processor:
+    p = Processor("counter")
+    p.source("orders", key="user").window(Tumbling("4s"), idle_after="never").agg(items=agg.sum("n")).to("out")
+    return p
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("kind", ["crash-before", "crash-after"])
+def test_six_records_on_two_workers_survive_a_crash_at_every_single_effect(schemas: str, kind: Kind) -> None:
+    calm = simulate(counter(), SMALL, faults=0, schemas=schemas)
+    assert {key: [e["items"] for e in events if e] for key, events in calm.by_key("out").items()} == {
+        b"a": [4, 5], b"b": [6, 6]
+    }  # fmt: skip
+    step = 1 if PROVING else 3
+    for at in range(1, calm.effects, step):
+
+        def fault(effect: int, _: str, at: int = at) -> Kind | None:
+            return kind if effect == at else None
+
+        run = simulate(counter(), SMALL, faults=0, schemas=schemas, fault=fault)
+        assert run.by_key("out") == calm.by_key("out"), at
+        assert run.happened["crashed"] == 1
+
+
+def test_what_a_worker_stops_with_is_raised(schemas: str) -> None:
+    def fatal(event: dict[str, Any]) -> None:
+        from streampipe import Fatal
+
+        raise Fatal("no disk")
+
+    p = Processor("p")
+    p.source("orders", key="user").handle(fatal, to="out", schema=avro("Out", n="int"))
+    with pytest.raises(ProcessingStopped, match="no disk"):
+        simulate(p, SMALL, schemas=schemas, faults=0)
