@@ -117,8 +117,7 @@ def test_six_records_on_two_workers_survive_a_crash_at_every_single_effect(schem
     assert {key: [e["items"] for e in events if e] for key, events in calm.by_key("out").items()} == {
         b"a": [4, 5], b"b": [6, 6]
     }  # fmt: skip
-    step = 1 if PROVING else 3
-    for at in range(1, calm.effects, step):
+    for at in range(1, calm.effects):
 
         def fault(effect: int, _: str, at: int = at) -> Kind | None:
             return kind if effect == at else None
