@@ -35,6 +35,8 @@ class Contestant:
     """Handles records one at a time: gets fewer of them."""
     once: bool = False
     """Runs in the first round only."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """Further variables of its environment."""
 
     @property
     def key(self) -> str:
@@ -44,7 +46,7 @@ class Contestant:
     def environment(self, setup: Setup) -> dict[str, str]:
         """Everything it has to know."""
         broker = {"STREAMPIPE_BROKER": f"kafka:{setup.bootstrap}", "STREAMPIPE_REGISTRY": setup.registry}
-        return setup.environment() | broker
+        return setup.environment() | broker | dict(self.settings)
 
 
 def _loop(name: str, module: str, job: str) -> Contestant:
@@ -52,10 +54,11 @@ def _loop(name: str, module: str, job: str) -> Contestant:
     return Contestant(name, job, command, _progress(job), slow=module == "hand")
 
 
-def _streampipe(job: str, *flags: str, name: str = "streampipe", once: bool = False) -> Contestant:
+def _streampipe(job: str, *flags: str, name: str = "streampipe", once: bool = False, **settings: str) -> Contestant:
     module = str(_JOBS / f"{JOBS[job]}.py")
     command = (sys.executable, "-m", "streampipe.cli.main", "run", module, "--port", "0", *flags)
-    return Contestant(name, job, command, _progress(job), once=once)
+    variables = tuple((f"STREAMPIPE_{setting.upper()}", value) for setting, value in settings.items())
+    return Contestant(name, job, command, _progress(job), once=once, settings=variables)
 
 
 def _progress(job: str) -> Literal["output", "group"]:
@@ -72,6 +75,9 @@ def contestants(*, workers2: bool) -> list[Contestant]:
         found.append(_streampipe(job))
         if job == "a":
             found.append(_streampipe(job, "--at-least-once", name="streampipe (at-least-once)"))
+        if job == "c":
+            often = _streampipe(job, name="streampipe (commits every 100 ms)", once=True, commit_interval_ms="100")
+            found += [often, _streampipe(job, "--at-least-once", name="streampipe (at-least-once)", once=True)]
         if workers2 and job in ("a", "c"):
             found.append(_streampipe(job, "--workers", "2", name="streampipe (2 workers)", once=True))
     return found

@@ -29,6 +29,8 @@ COMPARISONS = (
     Comparison("a", "streampipe", "columnar loop", 0.85),
     Comparison("a", _ALO, "columnar loop", 0.85),
     Comparison("c", "streampipe", "columnar loop"),
+    Comparison("c", "streampipe", _ALO, 0.85),
+    Comparison("c", "streampipe (commits every 100 ms)", "streampipe"),
     Comparison("a", "columnar loop", "hand-written"),
     Comparison("c", "columnar loop", "hand-written"),
     Comparison("a", "streampipe (2 workers)", "streampipe"),
