@@ -19,45 +19,25 @@ from streampipe.errors import TopologyError
 from streampipe.keyed_state import Clock, Handle, KeyState, Timer, Timers, asked_states
 from streampipe.operators.edges import refuse
 from streampipe.operators.effects import OK, Effects, Reason, positions
-from streampipe.operators.frame import Column, Extended, Frame, Origin
+from streampipe.operators.frame import Column, Frame, Origin
 from streampipe.operators.function import Calls, FunctionStep
 from streampipe.operators.function_state import STREAM_TIME, Agenda, KeyStateCodec
-from streampipe.operators.grouping import (
-    check_key_columns,
-    check_state_key,
-    columns_of_keys,
-    group,
-    key_bytes,
-    key_values,
-    null_rows,
-)  # fmt: skip
+from streampipe.operators.grouping import check_key_columns, check_state_key, group, key_values, null_rows
 from streampipe.operators.signature import check_timer_function
 from streampipe.operators.stateful import StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
+from streampipe.operators.timer_frames import Home, Rung, TimerFrames
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import StatefulHandle
 
-Home = tuple[int, bytes]
-"""Partition and state key."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TOLD = pa.schema([("timer", pa.string()), ("at", pa.int64())])
-
-
-@dataclass(frozen=True, slots=True)
-class _Rung:
-    """A timer that rang; `time_ms` is the event time of what comes of it."""
-
-    home: Home
-    name: str
-    at_ms: int
-    time_ms: int
 
 
 @dataclass(slots=True)
 class _Calls(Calls):
     """Events of timers have the negative source ~i, for the i-th of them."""
 
-    rung: list[_Rung] = field(default_factory=list)
+    rung: list[Rung] = field(default_factory=list)
 
 
 class StatefulFunctionStep(FunctionStep, StoredStep):
@@ -78,13 +58,14 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         assert node.key is not None
         self._key, self._stores, self.changelog = node.key, stores, node.changelog
         check_key_columns(node.name, node.key, schema)
-        self._key_types = {column: schema.field(column).type for column in node.key}
-        check_state_key(node.name, node.key, list(self._key_types.values()))
+        key_types = {column: schema.field(column).type for column in node.key}
+        check_state_key(node.name, node.key, list(key_types.values()))
         states, on_timer = asked_states(node.function), check_timer_function(node.name, node.function, node.on_timer)
         if clash := [name for name in states.keys() & on_timer.keys() if states[name] is not on_timer[name]]:
             raise TopologyError(f"handler {node.name!r}: {clash[0]!r} is another kind of state in its on_timer")
         kinds = {name: kind for name, kind in (states | on_timer).items() if kind is not Timers}
-        self._codec = KeyStateCodec(node.name, self._key_types, kinds)
+        self._codec = KeyStateCodec(node.name, key_types, kinds)
+        self._frames = TimerFrames(node.name, key_types)
         self._states = sorted(kinds)
         self._user, self._user_timer, self._ttl_ms = node.function, node.on_timer, node.ttl_ms
         self._handles = [kind(name) for name, kind in states.items()]
@@ -215,15 +196,13 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         """Call `on_timer`. The timer is over whatever becomes of the call."""
         del held.timers[clock, name]
         self._dirty.add(home)
-        rung = _Rung(home, name, at_ms, at_ms if clock == "stream" else max(now, 0))
-        key = columns_of_keys([self._codec.key_values(home[1])], list(self._key_types.values()))
-        named = {column: values[0].as_py() for column, values in zip(self._key, key, strict=True)}
-        timer = Timer(named, _EPOCH + timedelta(milliseconds=at_ms), name, clock)
+        rung = Rung(home, name, at_ms, at_ms if clock == "stream" else max(now, 0))
+        timer = Timer(self._frames.named(home[1]), _EPOCH + timedelta(milliseconds=at_ms), name, clock)
         self._at = home, held, now
         try:
             result = self._call_timer(timer)
         except Exception as error:  # noqa: BLE001 - whatever user code raises is this timer's fate, not ours
-            told, failed = self._told([rung], Origin(self.name, *self._record_of([rung]))), dict[int, Reason]()
+            told, failed = self._frames.of([rung]), dict[int, Reason]()
             result = self._again_or_fail(self._call_timer, told, 0, timer, error, failed)
             if failed:
                 self.effects.dead_letters(told, positions(failed), self.name, failed.__getitem__)
@@ -271,37 +250,11 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         if calls.events:
             entries = list(dict.fromkeys(calls.sources))
             numbers = {source: number for number, source in enumerate(entries)}
-            self._emit(self._mixed(frame, calls.rung, entries), calls.events, [numbers[s] for s in calls.sources])
-
-    def _mixed(self, frame: Frame | None, rung: list[_Rung], entries: list[int]) -> Frame:
-        """Rows and timers as one frame, without the columns of either."""
-        of = np.array(entries)
-        made = [rung[~entry] for entry in entries if entry < 0]
-        keys, times, partitions = self._record_of(made)
-        if frame is None:
-            return self._told(made, Origin(self.name, keys, times, partitions))
-        of_row, row_keys, made_keys = frame.indexes, frame.keys(), iter(keys)
-        sources = np.where(of < 0, -1, of_row[np.maximum(of, 0)])
-        every = [next(made_keys) if entry < 0 else row_keys[entry] for entry in entries]
-        at, home = np.empty(len(of), np.int64), np.empty(len(of), np.int64)
-        at[of < 0], home[of < 0] = times, partitions
-        at[of >= 0], home[of >= 0] = frame.timestamps[of[of >= 0]], frame.partitions[of[of >= 0]]
-        told: list[_Rung | None] = [rung[~entry] if entry < 0 else None for entry in entries]
-        return self._told(told, Extended(frame.origin, sources, self.name, every, at, home))
-
-    def _record_of(self, rung: Sequence[_Rung]) -> tuple[list[bytes | None], Any, Any]:
-        """Record key, event time and partition of what comes of timers."""
-        if not rung:
-            return [], np.zeros(0, np.int64), np.zeros(0, np.int64)
-        arrays = columns_of_keys([self._codec.key_values(r.home[1]) for r in rung], list(self._key_types.values()))
-        keys = key_bytes({c: Column(arrow=array) for c, array in zip(self._key, arrays, strict=True)})
-        return keys, np.array([r.time_ms for r in rung], np.int64), np.array([r.home[0] for r in rung], np.int64)
-
-    @staticmethod
-    def _told(rung: Sequence[_Rung | None], origin: Origin) -> Frame:
-        """A frame of timers, for their dead letters to tell which they were."""
-        rows = [{} if r is None else {"timer": r.name, "at": r.at_ms} for r in rung]
-        return Frame.of(pa.RecordBatch.from_pylist(rows, schema=_TOLD), origin)
+            if frame is None:
+                told = self._frames.of([calls.rung[~entry] for entry in entries])
+            else:
+                told = self._frames.mixed(frame, calls.rung, entries)
+            self._emit(told, calls.events, [numbers[source] for source in calls.sources])
 
     # --- state --------------------------------------------------------------------------------------------------
 
@@ -348,14 +301,13 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         held = {k: self._codec.decode(v) for k, v in self._open[partition].range() if k != STREAM_TIME}
         if not held:
             return
-        keys = columns_of_keys([self._codec.key_values(k) for k in held], list(self._key_types.values()))
-        columns = dict(zip(self._key, keys, strict=True))
+        columns = self._frames.columns(list(held))
+        record_keys = self._frames.record_keys(columns)
         for name in self._states:
             columns[name] = pa.array([_shown(state.values.get(name)) for state in held.values()], pa.string())
         if self.clocked:
             timers = [[[c, n, at] for (c, n), at in state.timers.items()] or None for state in held.values()]
             columns["timers"] = pa.array([_shown(timer) for timer in timers], pa.string())
-        record_keys = key_bytes({c: Column(arrow=columns[c]) for c in self._key})
         times = np.array([max(state.changed_ms, 0) for state in held.values()])
         origin = Origin(self.name, record_keys, times, np.full(len(held), partition))
         origin.mark(None, OK)
