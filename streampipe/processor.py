@@ -61,18 +61,34 @@ class Processor:
             max_ahead_ms=max_ahead_ms, invalid_timestamp=invalid_timestamp,
         )  # fmt: skip
 
-    def table(self, topic: str, *, key: Columns, schema: str | None = None, name: str | None = None) -> Table:
-        """The latest value by key of a topic, co-partitioned with the streams that join it on the same key."""
-        return self._table(topic, key, schema, name, everywhere=False)
+    def table(
+        self,
+        topic: str,
+        *,
+        key: Columns,
+        history: Duration | None = None,
+        schema: str | None = None,
+        name: str | None = None,
+    ) -> Table:
+        """The latest value by key of a topic, co-partitioned with the streams that join it on the same key.
+
+        With a `history`, a record is joined with the row as it was at the record's time (KIP-889), for so long behind
+        the newest record of the table's partition; older than that, it finds the newest row if that is old enough,
+        else none. The topic must keep what is that old: no compaction before (`min.compaction.lag.ms`).
+        """
+        history_ms = None if history is None else milliseconds(history)
+        if history_ms is not None and history_ms < 0:
+            raise TopologyError(f"table {topic!r}: history={history!r} must not be negative")
+        return self._table(topic, key, schema, name, everywhere=False, history_ms=history_ms)
 
     def global_table(self, topic: str, *, key: Columns, schema: str | None = None, name: str | None = None) -> Table:
         """The latest value by key of a topic, whole on every worker: for small tables, joined on any columns."""
         return self._table(topic, key, schema, name, everywhere=True)
 
-    def _table(self, topic: str, key: Columns, schema: str | None, name: str | None, *, everywhere: bool) -> Table:
+    def _table(self, topic: str, key: Columns, schema: str | None, name: str | None, **kind: Any) -> Table:
         checked_name(topic, "topic")
         unique = self._builder.unique(name or topic)
-        node = nodes.TableSource(name=unique, key=key_of(key), topic=topic, everywhere=everywhere, schema=schema)
+        node = nodes.TableSource(name=unique, key=key_of(key), topic=topic, schema=schema, **kind)
         self._builder.add(node)
         return Table(self._builder, node)
 

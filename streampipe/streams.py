@@ -58,6 +58,11 @@ class Table:
                     f"join of tables {self.node.topic!r} and {other.node.topic!r}: {table.node.topic!r} is a "
                     f"global_table, whose changes come to every worker; make it a table()"
                 )
+            if table.node.history_ms is not None:
+                raise TopologyError(
+                    f"join of tables {self.node.topic!r} and {other.node.topic!r}: {table.node.topic!r} has a history, "
+                    f"which streams can join only; declare the table once more without"
+                )
         node = nodes.TableJoin(
             name=self.builder.named(name, "join"), inputs=(self.node, other.node), key=self.node.key, how=how,
             prefix=prefix, columns=tuple(columns) if columns is not None else None,

@@ -21,7 +21,7 @@ from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.grouping import check_key_columns
 from streampipe.operators.join_buffer import KEY, Entries, Probe
 from streampipe.operators.join_state import with_state
-from streampipe.operators.table import added_columns
+from streampipe.operators.table_lookup import added_columns
 from streampipe.operators.waiting import WaitingStep
 from streampipe.records import IntArray
 from streampipe.topology.nodes import StreamJoin

@@ -7,23 +7,23 @@ distinct rows found.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
 
-from streampipe.errors import TopologyError
 from streampipe.operators.edges import failure_reason, report_failures
-from streampipe.operators.effects import OK, Effects, Reason, Step
-from streampipe.operators.frame import Column, Frame, Origin
-from streampipe.operators.grouping import check_key_columns, distinct_keys, group
+from streampipe.operators.effects import DROPPED, OK, Effects, Reason
+from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.stateful import StatefulStep
+from streampipe.operators.stream_time import NEVER
+from streampipe.operators.versions import pack, put, unpack, valid_at
 from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.port import StateStore, Stores
-from streampipe.topology.nodes import Join, StreamJoin, TableJoin, TableSource
+from streampipe.topology.nodes import TableSource
 
 GLOBAL = -1
 """The one partition that a global table keeps all its rows in."""
@@ -57,6 +57,9 @@ class TableStep(StatefulStep):
         self.decoder, self.everywhere, self.topic = decoder, node.everywhere, node.topic
         self.changelog = node.topic
         self.key = node.key or ()
+        self.history_ms = node.history_ms
+        self._newest: dict[int, int] = {}
+        """Stream time of each partition of a table with a history."""
         self._stores = stores
         self._open: dict[int, StateStore] = {}
         self.listeners: list[Callable[[Change], None]] = []
@@ -78,8 +81,11 @@ class TableStep(StatefulStep):
             self.effects.dead_letters(frame, np.array(keyless, np.int64), self.name, lambda _: reason)
         rows = self._usable(origin.batch, decoded)
         change = self._change(origin.batch, decoded, rows) if self.listeners and len(rows) else None
-        self._apply(origin.batch, rows)
-        origin.mark(rows, OK)
+        late = self._apply(origin.batch, rows)
+        origin.mark(np.setdiff1d(rows, late), OK)
+        if len(late):
+            origin.mark(late, DROPPED)
+            self.effects.late_drops[self.name] += len(late)
         if change is not None:
             for listener in self.listeners:
                 listener(change)
@@ -141,7 +147,10 @@ class TableStep(StatefulStep):
         usable &= np.array([key is not None for key in batch.keys], np.bool_)
         return np.flatnonzero(usable)
 
-    def _apply(self, batch: RecordBatch, rows: IntArray) -> None:
+    def _apply(self, batch: RecordBatch, rows: IntArray) -> IntArray:
+        """Set and delete rows; returns those that were too late for the history."""
+        if self.history_ms is not None:
+            return self._apply_versions(batch, rows, self.history_ms)
         homes = np.full(len(batch), GLOBAL, np.int64) if self.everywhere else batch.partitions
         for home in np.unique(homes[rows]).tolist():
             mine = rows[homes[rows] == home].tolist()
@@ -151,6 +160,45 @@ class TableStep(StatefulStep):
                 times = map(_TIME.pack, batch.timestamps[mine].tolist())
                 values = [value if value is None else time + value for time, value in zip(times, values, strict=True)]
             self.store(home).put_many(keys, values)
+        return rows[:0]
+
+    def _apply_versions(self, batch: RecordBatch, rows: IntArray, history_ms: int) -> IntArray:
+        """A record at a time, since each one moves time on."""
+        late: list[int] = []
+        for home in np.unique(batch.partitions[rows]).tolist():
+            mine = rows[batch.partitions[rows] == home].tolist()
+            keys = list(dict.fromkeys(key for i in mine if (key := batch.keys[i]) is not None))
+            held = {key: unpack(packed) if packed else [] for key, packed in
+                    zip(keys, self.store(home).get_many(keys), strict=True)}  # fmt: skip
+            newest = self._newest.get(home, NEVER)
+            for i, time in zip(mine, batch.timestamps[mine].tolist(), strict=True):
+                newest = max(newest, time)
+                if time < newest - history_ms:
+                    late.append(i)
+                elif (key := batch.keys[i]) is not None:
+                    put(held[key], time, batch.values[i], newest - history_ms)
+            self._newest[home] = newest
+            self.store(home).put_many(keys, [pack(held[key]) if held[key] else None for key in keys])
+        return np.array(late, np.int64)
+
+    def found_at(
+        self, homes: IntArray, keys: Sequence[bytes | None], times: IntArray
+    ) -> tuple[pa.RecordBatch, IntArray]:
+        """Decoded rows as they were at these times, each once, and the row of each key, -1 where there is none."""
+        assert self.history_ms is not None
+        values: list[bytes | None] = [None] * len(keys)
+        for home in np.unique(homes).tolist():
+            mine = [i for i in np.flatnonzero(homes == home).tolist() if keys[i] is not None]
+            wanted = list(dict.fromkeys(key for i in mine if (key := keys[i]) is not None))
+            held = dict(zip(wanted, self.store(home).get_many(wanted), strict=True))
+            versions = {key: unpack(packed) for key, packed in held.items() if packed is not None}
+            oldest_ms = self._newest.get(home, NEVER) - self.history_ms
+            for i in mine:
+                values[i] = valid_at(versions.get(keys[i] or b"", []), int(times[i]), oldest_ms)
+        numbers: dict[bytes | None, int] = {}
+        of = np.array([numbers.setdefault(value, len(numbers)) for value in values], np.int64)
+        columns, rows = decoded_rows(self.decoder, list(numbers))
+        return columns, rows[of]
 
     def store(self, partition: int) -> StateStore:
         """Rows of a partition."""
@@ -167,52 +215,29 @@ class TableStep(StatefulStep):
         self.load(batch)
 
     def show(self, partition: int) -> None:
-        """Emit the rows; their times are not kept."""
-        entries = self.store(partition).range()
+        """Emit the rows, with their times where those are kept."""
+        entries = self._entries(partition)
         while some := list(islice(entries, _AT_ONCE)):
-            values = [value[_TIME.size :] if self.listeners else value for _, value in some]
-            decoded = self.decoder.decode(values)
-            unknown = np.full(len(some), NO_TIMESTAMP, np.int64)
-            origin = Origin(self.name, [key for key, _ in some], unknown, np.full(len(some), partition, np.int64))
+            decoded = self.decoder.decode([value for _, value, _ in some])
+            times = np.array([time for *_, time in some], np.int64)
+            origin = Origin(self.name, [key for key, *_ in some], times, np.full(len(some), partition, np.int64))
             self.emit(Frame.of(decoded.columns, origin, decoded.rows))
+
+    def _entries(self, partition: int) -> Iterator[tuple[bytes, bytes, int]]:
+        """Key, value and time of every row, and of every version that is known."""
+        for key, value in self.store(partition).range():
+            if self.history_ms is not None:
+                yield from ((key, row, time) for time, row in unpack(value) if row is not None)
+            elif self.listeners:
+                yield key, value[_TIME.size :], _TIME.unpack_from(value)[0]
+            else:
+                yield key, value, NO_TIMESTAMP
 
     def close(self, partition: int) -> None:
         """Let a partition go."""
+        self._newest.pop(partition, None)
         if (store := self._open.pop(partition, None)) is not None:
             store.close()
-
-
-class JoinStep(Step):
-    """Adds a table's columns to each row that has a match; a left join keeps the others with nulls."""
-
-    def __init__(self, node: Join, effects: Effects, schema: pa.Schema, table: TableStep) -> None:
-        super().__init__(node.name, effects)
-        self._table, self._on, self._left = table, node.on, node.how == "left"
-        right = table.decoder.arrow
-        check_key_columns(node.name, node.on, schema)
-        self._added = added_columns(node, schema, right.names, table.key, f"table {table.topic!r}")
-        self.schema = pa.schema([
-            *schema,
-            *(pa.field(new, right.field(old).type, self._left or right.field(old).nullable)
-              for new, old in self._added.items()),
-        ])  # fmt: skip
-
-    def process(self, frame: Frame) -> None:
-        """Look up and join."""
-        homes = np.full(len(frame), GLOBAL, np.int64) if self._table.everywhere else frame.partitions
-        on = [frame.columns[c] for c in self._on]
-        groups = group(on, homes)
-        named = zip(self._table.key, on, strict=True)  # the key says the table's names, whatever the stream calls them
-        keys = distinct_keys(dict(named), groups)
-        found, rows, _ = self._table.found(homes[groups.first], keys)
-        row_of = rows[groups.of]
-        hit = row_of >= 0
-        if not self._left:
-            frame, row_of = frame.filter(hit), row_of[hit]
-        if len(frame):
-            at = pa.array(row_of, mask=row_of < 0)
-            added = {new: Column(arrow=found.column(old).take(at)) for new, old in self._added.items()}
-            self.emit(frame.with_columns(frame.columns | added))
 
 
 def decoded_rows(decoder: Decoder, values: Sequence[bytes | None]) -> tuple[pa.RecordBatch, IntArray]:
@@ -222,20 +247,3 @@ def decoded_rows(decoder: Decoder, values: Sequence[bytes | None]) -> tuple[pa.R
     here = np.arange(len(values)) if decoded.rows is None else decoded.rows
     rows[here] = np.arange(len(here))
     return decoded.columns, rows
-
-
-def added_columns(
-    node: Join | StreamJoin | TableJoin, schema: pa.Schema, names: Sequence[str], key: Sequence[str], other: str
-) -> dict[str, str]:
-    """New column name -> the column of the right side. Raises TopologyError for one that is missing, or taken."""
-    wanted = node.columns if node.columns is not None else [n for n in names if n not in key]
-    for column in wanted:
-        if column not in names:
-            raise TopologyError(f"node {node.name!r}: {other} has no column {column!r}, only {', '.join(names)}")
-    added = {node.prefix + n: n for n in wanted}
-    if clash := sorted(set(added) & set(schema.names)):
-        raise TopologyError(
-            f"node {node.name!r}: stream and {other} both have {', '.join(clash)}; "
-            f"give the join a prefix=... or name the columns=[...] to add"
-        )
-    return added

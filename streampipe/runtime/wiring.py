@@ -18,8 +18,9 @@ from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateful_function import StatefulFunctionStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
 from streampipe.operators.stream_join import StreamJoinStep
-from streampipe.operators.table import JoinStep, TableStep
+from streampipe.operators.table import TableStep
 from streampipe.operators.table_join import TableJoinStep
+from streampipe.operators.table_lookup import JoinStep
 from streampipe.operators.windows import windowed_step
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask

@@ -77,7 +77,9 @@ def detail(node: Node) -> str:
     """What a node does, in a few words."""
     match node:
         case TableSource():
-            return f"{'global table' if node.everywhere else 'table'} {node.topic} by {', '.join(node.key or ())}"
+            kind = "global table" if node.everywhere else "table"
+            history = "" if node.history_ms is None else f", history {node.history_ms} ms"
+            return f"{kind} {node.topic} by {', '.join(node.key or ())}{history}"
         case Source():
             time = f", event time {node.event_time}" if node.event_time else ""
             ahead = "" if node.max_ahead_ms is None else f" at most {node.max_ahead_ms / 1000:g}s ahead"

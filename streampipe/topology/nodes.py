@@ -46,11 +46,15 @@ class Source(Node):
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class TableSource(Node):
-    """The latest value by key of a compacted topic: co-partitioned, or whole on every worker (`everywhere`)."""
+    """The latest value by key of a compacted topic: co-partitioned, or whole on every worker (`everywhere`).
+
+    `history_ms`: for how long behind stream time it is known what a row was.
+    """
 
     topic: str
     everywhere: bool
     schema: str | None = None
+    history_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
