@@ -88,6 +88,9 @@ class Task(Protocol):
     def restore(self, what: Restore, batch: RecordBatch) -> None:
         """Feed changelog or table records of one `Restore`, in order. Raises StateCorrupted."""
 
+    def restored(self, what: Restore) -> None:
+        """All of one `Restore` has been fed: open its state. Raises StateCorrupted."""
+
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go: their state is closed and forgotten. Call drain first, or lose what is uncommitted."""
 

@@ -68,10 +68,10 @@ class Restorer:
         self._reopen()
 
     def step(self, task: Task) -> None:
-        """Read and apply some more. Raises Unavailable (call again), StateCorrupted when nothing moves for long."""
+        """Read and apply some more. Raises Unavailable (call again), and StateCorrupted: also when nothing moves."""
         if not self._active:
             return
-        self._plan()
+        self._plan(task)
         started = self._clock.monotonic_s()
         restored: dict[TopicPartition, int] = {}
         if not self._queue and self._reader is not None:
@@ -82,7 +82,7 @@ class Restorer:
             task.restore(self._active[source], self._below_bound(source, rows))
             self._queue.popleft()
             restored[source] = restored.get(source, 0) + len(rows)
-        self._advance(restored, self._clock.monotonic_s() - started)
+        self._advance(task, restored, self._clock.monotonic_s() - started)
 
     def close(self) -> None:
         """Forget everything."""
@@ -90,7 +90,7 @@ class Restorer:
             self._forget(source)
         self._reopen()
 
-    def _plan(self) -> None:
+    def _plan(self, task: Task) -> None:
         if self._reader is not None:
             return
         new = [source for source in self._active if source not in self._bounds]
@@ -100,7 +100,7 @@ class Restorer:
         for source in new:
             self._positions[source] = firsts[source]
             self._bounds[source] = bounds[source] if source in bounds else self._committed.get(source, 0)
-        self._finish()
+        self._finish(task)
         if self._active:
             self._reader = self._broker.reader({source: self._positions[source] for source in self._active})
         self._progress_at = self._clock.monotonic_s()
@@ -110,7 +110,7 @@ class Restorer:
         below = int(np.searchsorted(rows.offsets, bound))
         return rows if below == len(rows) else rows.slice(0, below)
 
-    def _advance(self, restored: Mapping[TopicPartition, int], seconds: float) -> None:
+    def _advance(self, task: Task, restored: Mapping[TopicPartition, int], seconds: float) -> None:
         if self._reader is None:
             return
         moved = False
@@ -125,7 +125,7 @@ class Restorer:
             self._progress_at = now
         elif now - self._progress_at > self._patience_s:
             raise StateCorrupted(self._stalled())
-        self._finish()
+        self._finish(task)
 
     def _tell(self, restored: Mapping[TopicPartition, int], seconds: float) -> None:
         """Progress by store: records of this step, and those left in all its partitions."""
@@ -138,10 +138,11 @@ class Restorer:
                 self._observer.restoring(store, records, left[store], seconds * records / done.total())
         self._progress.moved(done.total(), left)
 
-    def _finish(self) -> None:
+    def _finish(self, task: Task) -> None:
         done = [source for source in self._active if self._positions[source] >= self._bounds[source]]
         stores = {self._active[source].store for source in done}
         for source in done:
+            task.restored(self._active[source])
             self._forget(source)
         for store in stores - {restore.store for restore in self._active.values()}:
             self._observer.restoring(store, 0, 0, 0.0)

@@ -71,6 +71,15 @@ class TopologyTask:
         """Feed changelog or table records of one `Restore`, in order."""
         self.stores[what.store].restore(what.partition, batch)
 
+    def restored(self, what: Restore) -> None:
+        """All of one `Restore` has been fed: open its state."""
+        self._open_state(what.store, what.partition)
+
+    def _open_state(self, store: str, partition: int) -> None:
+        if (store, partition) in self._unsettled:
+            self._unsettled.discard((store, partition))
+            self.stores[store].restored(partition)
+
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go; state goes with the last input of its sub-topology and partition."""
         self._owned.difference_update(partitions)
@@ -88,9 +97,7 @@ class TopologyTask:
         The task is for looking only from then on: nothing comes of what it is fed.
         """
         step = self.stores[store]
-        if (store, partition) in self._unsettled:
-            self._unsettled.discard((store, partition))
-            step.restored(partition)
+        self._open_state(store, partition)
         collected = Collected(self._effects)
         step.children[:] = [collected]
         step.show(partition)
@@ -137,9 +144,7 @@ class TopologyTask:
             if topic is None or topic in (*sub.streams, *sub.tables):
                 for step in steps:
                     for partition in partitions:
-                        if (step.name, partition) in self._unsettled:
-                            self._unsettled.discard((step.name, partition))
-                            step.restored(partition)
+                        self._open_state(step.name, partition)
 
     def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
         """Let stream time follow the wall clock in partitions that are silent for long enough."""

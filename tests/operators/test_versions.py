@@ -53,9 +53,12 @@ def told(driver: TopologyTestDriver) -> list[tuple[str, str, int]]:
     return [(e["k"], f"{e['v']}|{e['right_v'] or 'null'}", time) for e, time in found]
 
 
-@pytest.mark.parametrize("case", cases("stream-versioned-table"), ids=lambda case: f"{case['id']}-{case['how']}")
-def test_results_are_those_of_kafka_streams(case: dict[str, Any], schemas: str) -> None:
-    with joined(case["how"], case["history"], schemas) as driver:
+@pytest.mark.parametrize(
+    "case", [*cases("stream-versioned-table"), *cases("stream-table")],
+    ids=lambda case: f"{case['op']}-{case['id']}-{case['how']}",
+)  # fmt: skip
+def test_results_are_those_of_kafka_streams_with_a_history_and_without(case: dict[str, Any], schemas: str) -> None:
+    with joined(case["how"], case.get("history"), schemas) as driver:
         for number, row in enumerate(case["input"]):
             send(driver, tuple(row))
             assert told(driver) == [tuple(out) for n, *out in case["output"] if n == number]

@@ -117,6 +117,9 @@ class CountingTask:
             if what.store == "count":
                 self.counts[what.partition][record.key or b""] = int(record.value or b"0")
 
+    def restored(self, what: Restore) -> None:
+        """Its counts are what they are."""
+
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         self.log.revoked.extend(partitions)
         self._owned -= set(partitions)
