@@ -5,7 +5,6 @@ Values are kept as JSON: what is read back is what JSON makes of what was stored
 
 from __future__ import annotations
 
-import copy
 import inspect
 import typing
 from collections.abc import Callable, Iterable, Iterator
@@ -20,11 +19,14 @@ T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _AS_THEY_ARE = frozenset({int, float, str, bool, type(None)})
+_INT64 = 2**63
 _NO_GUESS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def as_json(value: Any) -> Any:
     """What comes back of a value that is kept. Raises TypeError for one that JSON has no form for."""
+    if type(value) is int and -_INT64 <= value < _INT64:
+        return value  # most states count
     return orjson.loads(orjson.dumps(value, option=_NO_GUESS))
 
 
@@ -53,7 +55,8 @@ class KeyState:
         """A state is about to be changed; "" stands for the timers."""
         self.changed = True
         if name not in self._before:
-            self._before[name] = copy.copy(self.values.get(name) if name else self.timers)
+            held = self.values.get(name) if name else self.timers
+            self._before[name] = None if held is None else held.copy()
 
     def keep(self) -> None:
         """The call in progress is done."""

@@ -156,7 +156,8 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         held.keep()
         held.changed_ms = now
         self._dirty.add(home)
-        self._plan(home, held)
+        if self.timed:
+            self._plan(home, held)
 
     # --- time ---------------------------------------------------------------------------------------------------
 
