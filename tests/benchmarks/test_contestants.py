@@ -56,7 +56,7 @@ def test_a_contestant_that_dies_is_named_with_its_last_words(kafka: Kafka) -> No
 @pytest.mark.kafka
 @pytest.mark.registry
 def test_the_check_waits_for_a_transaction_that_is_about_to_be_committed(kafka: Kafka) -> None:
-    topic = f"{kafka.prefix}-open"
+    topic = f"{kafka.prefix}-flights-open"  # left for the end, as the input is
     kafka.create(topic, PARTITIONS, {})
     producer: Any = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic})
     producer.init_transactions(30)
