@@ -28,6 +28,9 @@ MAX_MEMBER_FENCES = 5
 """Refused commits in a row before a worker leaves the group and joins anew."""
 MAX_REJOINS, REJOIN_PERIOD_S = 3, 600.0
 FINISH_LOOK_S = 0.2
+UNAVAILABLE_S = 30.0
+"""After how long without one step that worked a session starts over: with another producer, whose transactional id ends
+whatever transaction is left open and holds back the group's offsets, and with readers of its own."""
 JOIN_PATIENCE_S = 5.0
 """How long a worker without partitions waits for some before it believes that there are none left for it."""
 
@@ -94,6 +97,7 @@ class Worker:
         self._backoff_s = 0.0
         self._last_log_s = float("-inf")
         self._reachable = True
+        self._unavailable_since: float | None = None
 
     def stop(self) -> None:
         """Stop soon: what is polled so far is committed, the rest left to others. For signals and other threads."""
@@ -176,7 +180,7 @@ class Worker:
         assert session is not None
         session.step()
         self._told_reachable(reachable=True)
-        self._backoff_s = 0.0
+        self._backoff_s, self._unavailable_since = 0.0, None
         if session.commits != self._commits_seen:
             self._commits_seen = session.commits
             self._member_fences = self._single_aborts = 0
@@ -205,7 +209,9 @@ class Worker:
             return lambda: session.reset(new_producer=True)
         if isinstance(error, Unavailable):
             self._wait(error)
-            return self._repair
+            if session is None or not self._unavailable_for_long():
+                return self._repair
+            return lambda: session.reset(new_producer=True)
         if session is None or not isinstance(error, TransactionAborted):
             raise error
         self._closed_at_activity = -1
@@ -253,6 +259,15 @@ class Worker:
             log.warning("trying again: %s", error)
         self._backoff_s = min(1.0, self._backoff_s * 2 or 0.05)
         self._clock.sleep_s(self._backoff_s)
+
+    def _unavailable_for_long(self) -> bool:
+        """Whether it is time to start over, which is tried again as long as nothing works."""
+        now = self._clock.monotonic_s()
+        self._unavailable_since = now if self._unavailable_since is None else self._unavailable_since
+        if now - self._unavailable_since < UNAVAILABLE_S:
+            return False
+        self._unavailable_since = now
+        return True
 
     def _told_reachable(self, *, reachable: bool) -> None:
         if reachable != self._reachable:

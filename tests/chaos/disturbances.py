@@ -17,6 +17,8 @@ from tests.chaos.workers import Workers, await_true
 
 STOP_S = 40.0
 AIM_S = 5.0
+RESTART_S = 150.0
+"""For as long as it may take until a client that a starting broker led astray is replaced, one after the other."""
 
 
 class Disturbances:
@@ -98,10 +100,10 @@ class Disturbances:
         assert self._scenario.stack is not None, "only a stack of its own can be restarted"
         self._scenario.stack.restart_kafka(kill=self.done["restart"] % 2 == 1)
         fed = self._feeder.fed
-        self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart")
+        self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart", RESTART_S)
 
-    def _await(self, condition: Callable[[], bool], what: str) -> None:
-        await_true(condition, what, self._workers)
+    def _await(self, condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
+        await_true(condition, what, self._workers, within_s)
 
 
 def slot_of(member: Member) -> int:

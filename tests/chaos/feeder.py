@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from itertools import islice
 
 from streampipe.brokers.port import Broker
+from streampipe.errors import Unavailable
 from streampipe.records import ProduceBatch
 from tests.chaos.traffic import Fed
 
 CHUNK = 20
+PATIENCE = 4
+"""So many times what was not acknowledged is sent again, each time by another producer."""
 
 
 class Feeder(threading.Thread):
@@ -24,7 +27,9 @@ class Feeder(threading.Thread):
         self._allowed = 0
         self._hurry = self._stop_now = False
         self._failed: Exception | None = None
+        self._unacknowledged: list[ProduceBatch] = []
         self.fed = 0
+        """Records produced; all of them are acknowledged whenever no more are allowed."""
 
     def allow(self, records: int) -> None:
         """So many in all may be fed now."""
@@ -33,20 +38,40 @@ class Feeder(threading.Thread):
     def run(self) -> None:
         """Until all is fed."""
         try:
-            producer = self._broker.producer()
+            self._producer = self._broker.producer()
             try:
                 while not self._stop_now and (chunk := list(islice(self._records, self._size()))):
                     columns = [list(column) for column in zip(*chunk, strict=True)]
                     keys, values, timestamps, headers = columns
-                    producer.produce(ProduceBatch(self._topic, keys, values, timestamps, None, headers))
+                    batch = ProduceBatch(self._topic, keys, values, timestamps, None, headers)
+                    self._unacknowledged.append(batch)
+                    self._producer.produce(batch)
+                    if self.fed + len(chunk) >= self._allowed:
+                        self._acknowledged()
                     self.fed += len(chunk)
                     while not self._hurry and (self.fed >= self._allowed or not self._slept()):
                         time.sleep(0.02)
-                producer.flush()
+                self._acknowledged()
             finally:
-                producer.close()
+                self._producer.close()
         except Exception as error:  # noqa: BLE001 - told to the thread that asks
             self._failed = error
+
+    def _acknowledged(self) -> None:
+        """Wait until everything is, if need be by sending it again: a client may lose its broker for ever."""
+        for tries in range(PATIENCE, -1, -1):
+            try:
+                self._producer.flush()
+            except Unavailable:
+                if not tries:
+                    raise
+                self._producer.close()
+                self._producer = self._broker.producer()
+                for batch in self._unacknowledged:
+                    self._producer.produce(batch)
+            else:
+                self._unacknowledged.clear()
+                return
 
     def _size(self) -> int:
         return 1_000 if self._hurry else CHUNK

@@ -28,6 +28,9 @@ class Script:
     def on(self, method: str, *steps: Exception | After | None) -> None:
         self._steps[method].extend(steps)
 
+    def forget(self, method: str) -> None:
+        self._steps.pop(method, None)
+
     def before(self, method: str, hook: Callable[[], object]) -> None:
         self._hooks[method] = hook
 

@@ -15,6 +15,7 @@ from streampipe.clock import SystemClock
 from streampipe.errors import ClientLost, Fenced, ProcessingStopped, TransactionAborted, Unavailable
 from streampipe.policies import Guarantee
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
+from streampipe.runtime import worker
 from streampipe.runtime.job import Job
 from streampipe.runtime.port import TaskOutput
 from streampipe.runtime.session import Session
@@ -118,6 +119,25 @@ def test_a_fenced_producer_joins_anew_three_times_and_then_gives_up(broker: Brok
         run_with(script, broker, names)
     assert script.calls["broker.consumer"] == MAX_REJOINS + 1
     assert committed(broker, names.app) == {}
+
+
+def test_a_session_that_nothing_works_in_starts_over_with_another_producer(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "UNAVAILABLE_S", 0.3)
+    script = Script()
+    held = [Unavailable("offsets wait for a transaction that nobody ends")] * 1_000
+    script.on("consumer.committed", *held)
+
+    def ended() -> None:
+        if script.calls["broker.producer"] > 1:
+            script.forget("consumer.committed")
+
+    script.before("broker.producer", ended)
+    run_with(script, broker, names)
+    assert script.calls["broker.producer"] == 2
+    assert script.calls["broker.consumer"] == 1
+    assert results(broker, names) == oracle(ROWS)
 
 
 def test_a_member_whose_client_is_lost_joins_anew_as_often_as_it_takes(broker: Broker, names: Names) -> None:

@@ -20,8 +20,9 @@ from streampipe.records import RecordBatch, TopicPartition
 CHUNK = 1_000
 """Messages per `consume` call: fresh Message objects then come from a warm cache (measured against 5,000, 20,000)."""
 CLOSE_DEADLINE_S = 10.0
-SILENCE_S = 10.0
-"""After how long without a sign of life a client is asked whether it still knows a broker."""
+SILENCE_S = 20.0
+"""After how long without a sign of life a client is asked whether it still knows a broker: longer than
+`reconnect.backoff.max.ms`, ten seconds, after which it finds one that is back by itself."""
 _ANSWER_S = 2.0
 _SIGNAL_S = 1.0  # a waiting consume() does not see Ctrl-C
 _OFFSETS_GONE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}

@@ -65,8 +65,9 @@ _CONSUMER: dict[str, object] = {
 # With the default, a client that lost every broker forgets them and asks the bootstrap addresses anew (KIP-899); what
 # asks a coordinator it knew then waits for a broker that is not there any more: offsets of transactions, descriptions
 # of groups (librdkafka issue 5511).
-# librdkafka's default would look only every ten seconds whether a broker is back.
-_CLIENT: dict[str, object] = {"metadata.recovery.strategy": "none", "reconnect.backoff.max.ms": 1_000}
+# Nor may clients come back too soon: a broker that has just started may say that there are no brokers (see
+# `reader.Polling`), which the back-off of up to ten seconds makes rare.
+_CLIENT: dict[str, object] = {"metadata.recovery.strategy": "none"}
 _CLASSIC: dict[str, object] = {"session.timeout.ms": 10_000, "heartbeat.interval.ms": 1_000}
 _PRODUCER: dict[str, object] = {
     "enable.idempotence": True,
