@@ -23,7 +23,7 @@ KILLS = int(os.environ.get("STREAMPIPE_TEST_CHAOS_KILLS") or 12)
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(max(240, 20 * KILLS))
+@pytest.mark.timeout(max(500, 20 * KILLS))
 def test_killed_workers_leave_exactly_what_the_oracle_says_on_a_real_kafka(
     kafka_stack: Stack, tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
