@@ -136,7 +136,7 @@ def quiet(timer: Timer, count: ValueState[int]) -> dict:
 
 processor = Processor("remembering", version=1)
 clicks = processor.source("clicks", event_time="at", key="user")
-clicks.handle(click, name="bursts", on_timer=quiet, to="bursts")
+clicks.handle(click, name="bursts", on_timer=quiet, to="bursts", idle_after="never")  # whatever the clock does
 """
 BURSTS = """{"type": "record", "name": "Burst", "fields": [
   {"name": "user", "type": "string"}, {"name": "n", "type": "long"}]}"""
