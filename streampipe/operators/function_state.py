@@ -28,7 +28,8 @@ class KeyStateCodec:
     @staticmethod
     def key(values: KeyValues) -> bytes:
         """State key of the values of the key columns."""
-        return orjson.dumps(values)
+        # A copy, since what orjson gives keeps the four kilobytes that it was written into, and keys stay.
+        return bytes(memoryview(orjson.dumps(values)))
 
     @staticmethod
     def key_values(key: bytes) -> KeyValues:
