@@ -72,14 +72,14 @@ def _report(figures: Sequence[Figures], records: int, json: str, docs: str) -> N
                 "restored/s", "results")  # fmt: skip
     lines = [
         (f.title, f"{f.keys:,}", f"{f.commit_every:,}", f"{f.cpu:.2f}", _whole(f.rate), _whole(f.state_mb),
-         _whole(f.changelog), _whole(f.restore_rate), f.wrong or "right")
+         _whole(f.changelog), _whole(f.restore_rate), f.wrong or ("right" if f.checked else "-"))
         for f in figures
     ]  # fmt: skip
     table = Table(title="The pure task, without a broker", caption=where)
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("case", "results") else "right")
     for line in lines:
-        table.add_row(*line, style="red" if line[-1] != "right" else "")
+        table.add_row(*line, style="" if line[-1] in ("right", "-") else "red")
     (Console(stderr=True) if json == "-" else Console(width=160)).print(table)
     if docs:
         rows = ["| " + " | ".join(line) + " |" for line in (headings, ["---"] * len(headings), *lines)]

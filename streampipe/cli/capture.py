@@ -25,7 +25,7 @@ from streampipe.replay.positions import offsets_at, parse_position
 def add_to(app: typer.Typer) -> None:
     """Add this command."""
     app.command(
-        "capture", epilog="Example: streampipe capture flights planes --from 2013-01-05 --max 200 --out slice.jsonl.gz"
+        "capture", epilog="Example: streampipe capture flights planes --from '2h ago' --max 200 --out slice.jsonl.gz"
     )(capture)
 
 

@@ -131,7 +131,8 @@ def _agreed(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise ConfigError("state is forgotten for good: say --yes where nobody can be asked")
-    typer.confirm("Forget it?", abort=True, err=True)
+    if not typer.confirm("Forget it?", err=True):
+        raise typer.Exit(1)
 
 
 @contextmanager

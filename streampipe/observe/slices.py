@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +78,8 @@ def read_slice(path: Path) -> Slice:
                     _read_line(orjson.loads(line), found)
                 except (ValueError, KeyError, TypeError) as error:
                     raise ConfigError(f"{path}:{number} is no line of a slice of topics: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise ConfigError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return found
 
 

@@ -150,28 +150,29 @@ class SinkStep(Step):
     def process(self, frame: Frame) -> None:
         """Encode and produce; rows of a table that are taken back become tombstones."""
         if not self._table:
-            self._produce(*self._encoded(frame))
+            rows, encoded = self._encoded(frame)
+            self._produce(frame if rows is None else frame.take(rows), encoded)
             return
         gone = frame.columns[RETRACTED].arrow.to_numpy(zero_copy_only=False)
-        kept, values = self._encoded(frame.filter(~gone))
-        of_record = dict(zip(kept.indexes.tolist(), values, strict=True))
-        rows = np.flatnonzero(gone | np.isin(frame.indexes, kept.indexes))
-        frame = frame.take(rows)
-        self._produce(frame, [of_record.get(index) for index in frame.indexes.tolist()])
+        live = np.flatnonzero(~gone)
+        rows, encoded = self._encoded(frame.filter(~gone))
+        values = dict.fromkeys(np.flatnonzero(gone).tolist()) | dict(
+            zip((live if rows is None else live[rows]).tolist(), encoded, strict=True)
+        )
+        kept = sorted(values)
+        self._produce(frame.take(np.array(kept, np.int64)), [values[row] for row in kept])
 
-    def _encoded(self, frame: Frame) -> tuple[Frame, list[bytes]]:
-        """The rows that can be encoded, and their values."""
+    def _encoded(self, frame: Frame) -> tuple[IntArray | None, list[bytes]]:
+        """The rows that can be encoded (None: all), and their values."""
         wanted = [n for n in self._encoder.arrow.names if n in frame.columns]
         # at least one column, since a batch of none has no rows even where every field has a default
         encoded = self._encoder.encode(frame.arrow(wanted or list(frame.columns)[:1]))
         report_failures(self.effects, frame, self.name, encoded.failures)
-        values = encoded.values
-        if encoded.rows is not None:
-            # a record whose events do not all fit gives none of them, as a handler's output is all or nothing
-            whole = ~np.isin(frame.indexes[encoded.rows], frame.indexes[[f.row for f in encoded.failures]])
-            frame = frame.take(encoded.rows[whole])
-            values = list(compress(values, whole.tolist()))
-        return frame, values
+        if encoded.rows is None:
+            return None, encoded.values
+        # a record whose events do not all fit gives none of them, as a handler's output is all or nothing
+        whole = ~np.isin(frame.indexes[encoded.rows], frame.indexes[[f.row for f in encoded.failures]])
+        return encoded.rows[whole], list(compress(encoded.values, whole.tolist()))
 
     def _produce(self, frame: Frame, values: Sequence[bytes | None]) -> None:
         if not values:

@@ -56,8 +56,8 @@ class TableJoinStep(Step):
         if not len(at):
             return
         exists = self._exists(side, here, present)
-        gone = np.where(~here & ~present)[0]
-        before = [change.before[i] if i in set(gone.tolist()) else None for i in range(len(change.keys))]
+        nowhere = (~here & ~present).tolist()  # such a key is known from the row that was deleted alone
+        before = [value if lost else None for value, lost in zip(change.before, nowhere, strict=True)]
         old, old_rows = decoded_rows(self._tables[side].decoder, before)
         mine = change.columns, np.where(exists, change.rows, -1)
         other = theirs, np.where(exists, their_rows, -1)

@@ -48,7 +48,7 @@ def plan_reset(topology: Topology, admin: Admin, stores: Collection[str], *, reb
     gone += [node.topic for node in topology.of(Repartition)]
     sources = {node.topic for node in topology.of(Source)} & there.keys()
     rewind = admin.offsets(partitions_of(admin, sources), "earliest")
-    repeated = dict.fromkeys(node.topic for node in topology.of(Sink) if node.topic in there)
+    repeated = dict.fromkeys(node.topic for node in topology.of(Sink) if rewind and node.topic in there)
     return ResetPlan(topology.app_id, tuple(t for t in gone if t in there), rewind, tuple(repeated))
 
 

@@ -75,11 +75,10 @@ class TopicSchemas:
         if text and (node.schema or self.has_file(topic) or _same_fields(text, schema)):
             return text
         # An older answer of this same inference must not hide a column that was added since.
-        return (
-            self.of_events(before)
-            if isinstance(before, nodes.Handle | nodes.StatefulHandle)
-            else avro_schema_for(topic, schema)
-        )
+        # A table is written without the column that says what is taken back, so it is not what a function returns.
+        if isinstance(before, nodes.Handle | nodes.StatefulHandle) and not node.table:
+            return self.of_events(before)
+        return avro_schema_for(topic, schema)
 
     def of_events(self, node: nodes.Handle | nodes.StatefulHandle) -> str:
         """Schema of the events that a function returns. Raises TopologyError when nobody knows it."""

@@ -108,9 +108,11 @@ def test_files_that_cannot_be_are_refused(clicks: Cli, tmp_path: Path) -> None:
     assert clicks("capture", "nope", "--out", "slice.jsonl").code == 5
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         read_slice(Path("none.jsonl"))
-    Path("not.gz").write_bytes(b"plain")
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_slice(Path("not.gz"))
+    whole = gzip.compress(b'{"schema": 1, "text": "x"}\n' * 100)
+    for broken in (b"plain", whole[: len(whole) // 2], whole[:12] + b"\xff" * 20):
+        Path("not.gz").write_bytes(broken)
+        with pytest.raises(ConfigError, match="cannot be read"):
+            read_slice(Path("not.gz"))
     with gzip.open("many.jsonl.gz", "wb") as file:
         file.write(b'{"topic":"clicks","partition":4,"offset":0,"timestamp":1,"key":null,"value":null}\n')
     with (

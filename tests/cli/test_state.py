@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -219,4 +220,12 @@ def test_a_reset_that_cannot_be_is_refused(joined: Cli, arguments: list[str], co
     before = totals(joined)
     refused = joined("state", "reset", "joined.py", *arguments)
     assert (refused.code, message in " ".join(refused.err.split())) == (code, True), refused.err
+    assert totals(joined) == before
+
+
+def test_a_reset_that_is_declined_changes_nothing(joined: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = totals(joined)
+    monkeypatch.setattr("sys.stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})("n\n"))
+    declined = joined("state", "reset", "joined.py", "agg-1")
+    assert (declined.code, "Forget it?" in declined.err, "error" in declined.err) == (1, True, False)
     assert totals(joined) == before

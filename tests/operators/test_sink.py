@@ -10,9 +10,10 @@ import pytest
 
 from streampipe import Processor, Stream
 from streampipe.errors import TopologyError
-from tests.operators.driver import Driver
+from streampipe.records import batch_of
+from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
-from tests.operators.support import IN, column, driver, reasons, rows, run
+from tests.operators.support import FOLDER, IN, column, driver, reasons, rows, run
 
 
 def test_a_row_that_does_not_fit_is_a_dead_letter_and_its_neighbours_are_written() -> None:
@@ -80,3 +81,15 @@ def test_an_inferred_schema_follows_the_columns_and_a_file_is_followed(tmp_path:
     assert once(lambda s: s.select("k", "x").to("out")) == ["k", "x"]
     (tmp_path / "out.avsc").write_text(avro("out", x=["null", "int"]))
     assert once(lambda s: s.select("k", "x").to("out")) == ["x"]
+
+
+def test_a_table_gets_every_row_of_a_record_and_a_tombstone_for_those_taken_back() -> None:
+    rows = [{"k": k, "retracted": gone} for k, gone in (("a", False), ("b", True), ("c", False), ("d", True))]
+    p = Processor("p")
+    changed = avro("Changed", k="string", retracted="boolean")
+    p.source("in", key="k").handle(lambda _: rows, schema=changed).to_table("out")
+    driver = Driver(p, {"in": avro("In", k="string")}, FOLDER / "to-table")
+    driver.task.process(batch_of(driver.encode([Event("in", "k", {"k": "k"}, 0)])))
+    [batch] = driver.task.drain().records
+    written = [value and value[5:] for value in batch.values]
+    assert written == [b"\x02a", None, b"\x02c", None]
