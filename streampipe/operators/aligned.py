@@ -61,7 +61,7 @@ class AlignedStep(WindowedStep):
         if self._alignment.depth == 1:
             groups = group(self._key_columns(frame), lasts, frame.partitions)
             starts = self._alignment.starts(lasts[groups.first])
-            made = self._slots.find(frame.partitions[groups.first], starts, self._key_values(frame, groups))
+            made = self._slots.find(frame.partitions[groups.first], starts, self._group_keys(frame, groups))
             of_row = made[groups.of]
         else:
             rows, made, of_row = self._in_several(frame, seen, lasts)
@@ -84,7 +84,7 @@ class AlignedStep(WindowedStep):
         open_ = (ends > frame.timestamps[:, None]) & (ends + (self._grace + self._retention) > seen[:, None])
         rows, which = np.nonzero(open_ & (numbers >= self._alignment.first))
         of_key = group(self._key_columns(frame), frame.partitions)
-        keys = self._key_values(frame, of_key)
+        keys = self._group_keys(frame, of_key)
         number = numbers[rows, which]
         pairs = group([], of_key.of[rows], number)
         homes = rows[pairs.first]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from streampipe.errors import StateCorrupted
 from streampipe.keyed_state import Handle, KeyState
-from streampipe.state.codec import KeyValues, Sealer
+from streampipe.state.codec import Sealer
 
 STREAM_TIME = b""
 """State key under which a partition's stream time is kept; the key of a record is a JSON array."""
@@ -24,17 +24,6 @@ class KeyStateCodec:
         kinds = [f"{state} {kind.__name__}" for state, kind in sorted(states.items())]
         self._name = name
         self._sealer = Sealer(name, "|".join(["function", *(f"{c} {kind}" for c, kind in key.items()), *kinds]))
-
-    @staticmethod
-    def key(values: KeyValues) -> bytes:
-        """State key of the values of the key columns."""
-        # A copy, since what orjson gives keeps the four kilobytes that it was written into, and keys stay.
-        return bytes(memoryview(orjson.dumps(values)))
-
-    @staticmethod
-    def key_values(key: bytes) -> KeyValues:
-        """And back."""
-        return tuple(orjson.loads(key))
 
     def encode(self, held: KeyState) -> bytes | None:
         """Everything of one key; None when that is nothing."""

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import orjson
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streampipe.errors import TopologyError
+from streampipe.errors import StateCorrupted, TopologyError
 from streampipe.operators.frame import Column, Mask
 from streampipe.records import IntArray
 from streampipe.schemas.keys import encode_keys
-from streampipe.state.codec import KeyValues
 
 _INT64 = np.iinfo(np.int64)
 
@@ -141,18 +141,55 @@ def check_state_key(node: str, columns: Sequence[str], types: Sequence[pa.DataTy
             )
 
 
-def key_values(columns: Sequence[Column], groups: Groups) -> list[KeyValues]:
-    """The key of each group as plain values, times as integers."""
-    values = [as_physical(column.take(groups.first).arrow).to_pylist() for column in columns]
-    return list(zip(*values, strict=True))
+_ESCAPED = r'[\x00-\x1f"\\]'
+"""What JSON writes otherwise than as it is."""
 
 
-def columns_of_keys(keys: Sequence[KeyValues], kinds: Sequence[pa.DataType]) -> list[pa.Array]:
-    """And back: a column for each part of these keys."""
-    return [
-        pa.array(list(values), as_physical(pa.array([], kind)).type).cast(kind)
-        for values, kind in zip(zip(*keys, strict=True), kinds, strict=True)
-    ]
+def state_keys(columns: Sequence[Column], groups: Groups) -> list[bytes]:
+    """The key of each group as a compact JSON array, times as integers."""
+    values = [pl.Series(pl.from_arrow(as_physical(column.take(groups.first).arrow))) for column in columns]
+    texts = list(map(_json, values))
+    if any(text is None for text in texts):
+        # copies, since what orjson gives keeps the four kilobytes that it was written into
+        return [bytes(memoryview(orjson.dumps(key))) for key in zip(*(v.to_list() for v in values), strict=True)]
+    parts = [part for text in texts for part in (pl.lit(","), text)][1:]
+    keys = pl.select(pl.concat_str(pl.lit("["), *parts, pl.lit("]"))).to_series()
+    return keys.cast(pl.Binary).to_list()
+
+
+def _json(values: pl.Series) -> pl.Series | None:
+    """Values as JSON; None where that must be done one by one."""
+    if values.dtype == pl.String:
+        return None if values.str.contains(_ESCAPED).any() else pl.select(pl.format('"{}"', values)).to_series()
+    return values.cast(pl.String) if values.dtype.is_integer() else None
+
+
+def columns_of_keys(keys: Sequence[bytes], kinds: Sequence[pa.DataType]) -> list[pa.Array]:
+    """And back: a column for each part of these keys. Raises StateCorrupted."""
+    types = [as_physical(pa.array([], kind)).type for kind in kinds]
+    try:
+        values = [_of_json(keys, types[0])] if len(kinds) == 1 else _parts(keys, types)
+    except (ValueError, TypeError, pa.ArrowException, pl.exceptions.PolarsError):
+        raise StateCorrupted(
+            "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
+        ) from None
+    return [array.cast(kind) for array, kind in zip(values, kinds, strict=True)]
+
+
+def _of_json(keys: Sequence[bytes], kind: pa.DataType) -> pa.Array:
+    """The only part of each key."""
+    if pa.types.is_string(kind) or pa.types.is_integer(kind):
+        text = pl.Series(keys, dtype=pl.Binary).cast(pl.String)
+        if pa.types.is_integer(kind):
+            return text.str.slice(1).str.head(-1).to_arrow().cast(kind)
+        if not text.str.contains("\\", literal=True).any():
+            return text.str.slice(2).str.head(-2).to_arrow().cast(kind)
+    return _parts(keys, [kind])[0]
+
+
+def _parts(keys: Sequence[bytes], kinds: Sequence[pa.DataType]) -> list[pa.Array]:
+    rows = orjson.loads(b"[" + b",".join(keys) + b"]")
+    return [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(kinds)]
 
 
 def as_physical(array: pa.Array) -> pa.Array:

@@ -19,19 +19,18 @@ from streampipe.operators.grouping import (
     check_state_key,
     columns_of_keys,
     key_bytes,
-    key_values,
     null_rows,
+    state_keys,
 )  # fmt: skip
 from streampipe.operators.slots import Slots, Table
 from streampipe.operators.stateful import StoredStep
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.records import IntArray
-from streampipe.state.codec import KeyValues
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
 
-Home = tuple[int, KeyValues]
-"""Partition and key."""
+Home = tuple[int, bytes]
+"""Partition and key as JSON."""
 Change = tuple[int, bytes, bytes | None]
 """Partition, key and value of a changelog record; no value deletes."""
 
@@ -88,13 +87,13 @@ class KeyedAggregateStep(StoredStep):
     def _key_columns(self, frame: Frame) -> list[Column]:
         return [frame.columns[c] for c in self._key]
 
-    def _key_values(self, frame: Frame, groups: Groups) -> list[KeyValues]:
+    def _group_keys(self, frame: Frame, groups: Groups) -> list[bytes]:
         """The key of each group."""
-        return key_values(self._key_columns(frame), groups)
+        return state_keys(self._key_columns(frame), groups)
 
     def _result(
         self,
-        keys: Sequence[KeyValues],
+        keys: Sequence[bytes],
         partitions: IntArray,
         more: Sequence[pa.Array],
         aggregates: Sequence[pa.Array],
@@ -107,7 +106,7 @@ class KeyedAggregateStep(StoredStep):
         record_keys = key_bytes({c: columns[c] for c in self._key})
         self.emit(Frame(columns, Origin(self.name, record_keys, times, partitions)))
 
-    def _keys(self, at: IntArray) -> list[KeyValues]:
+    def _keys(self, at: IntArray) -> list[bytes]:
         """The keys of these slots."""
         keys = self._slots.keys
         return [keys[slot] for slot in at.tolist()]

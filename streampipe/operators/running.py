@@ -31,7 +31,7 @@ class RunningStep(KeyedAggregateStep):
             return
         groups = group(self._key_columns(frame), frame.partitions)
         partitions = frame.partitions[groups.first]
-        slots = self._slots.find(partitions, np.zeros(len(groups), np.int64), self._key_values(frame, groups))
+        slots = self._slots.find(partitions, np.zeros(len(groups), np.int64), self._group_keys(frame, groups))
         of_row = slots[groups.of]
         added = self._aggregation.update(frame, columns, of_row)
         self._slots.touch(of_row[added], frame.timestamps[added])

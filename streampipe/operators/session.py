@@ -20,7 +20,7 @@ from streampipe.operators.slots import NO_RECORD, Table
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.operators.windowed import UTC_MS, WindowedStep
 from streampipe.records import IntArray
-from streampipe.state.codec import KeyValues, window_key
+from streampipe.state.codec import window_keys
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Session, Update
@@ -47,10 +47,9 @@ class SessionTable(Table):
 class SessionCodec(WindowStateCodec):
     """A session is known by its key and start; its end is its largest event time."""
 
-    def place(self, slots: Table, partition: int, groups: Sequence[tuple[KeyValues, int]]) -> IntArray:
+    def place(self, slots: Table, partition: int, keys: Sequence[bytes], starts: IntArray) -> IntArray:
         """Fresh slots for what these state keys say."""
-        starts = np.array([start for _, start in groups], np.int64)
-        return slots.take(np.full(len(groups), partition, np.int64), starts, [key for key, _ in groups])
+        return slots.take(np.full(len(keys), partition, np.int64), starts, keys)
 
 
 class SessionStep(WindowedStep):
@@ -74,7 +73,7 @@ class SessionStep(WindowedStep):
         self._kept_for = self._takes_for if self._final else max(self._takes_for, node.window.retention_ms)
         """How far behind stream time it may end and still be there."""
         self._index: dict[Home, list[int]] = {}
-        self._void: list[tuple[int, KeyValues, int, int]] = []
+        self._void: list[tuple[int, bytes, int, int]] = []
         """Partition, key, start and end of emitted sessions that are none any more."""
 
     # --- records ------------------------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ class SessionStep(WindowedStep):
         if not len(frame):
             return
         groups = group(self._key_columns(frame), frame.partitions)
-        homes = list(zip(frame.partitions[groups.first].tolist(), self._key_values(frame, groups), strict=True))
+        homes = list(zip(frame.partitions[groups.first].tolist(), self._group_keys(frame, groups), strict=True))
         held = [self._near(home, *span) for home, span in zip(homes, _spans(groups, frame.timestamps), strict=True)]
         old = np.array([slot for slots in held for slot in slots], np.int64)
         of_old = np.repeat(np.arange(len(homes)), [len(slots) for slots in held])
@@ -290,9 +289,7 @@ class SessionStep(WindowedStep):
         self._write(self._moved())
 
     def _stored_keys(self, at: IntArray) -> list[bytes]:
-        slots = self._slots
-        starts = slots.stored_start[at].tolist()
-        return [window_key(slots.keys[slot], start) for slot, start in zip(at.tolist(), starts, strict=True)]
+        return window_keys(self._keys(at), self._slots.stored_start[at])
 
     def _came_back(self, partition: int, at: IntArray) -> None:
         slots = self._slots

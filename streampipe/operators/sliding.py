@@ -29,7 +29,7 @@ from streampipe.operators.stream_time import NEVER
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.operators.windowed import WindowedStep
 from streampipe.records import IntArray
-from streampipe.state.codec import KeyValues, window_key
+from streampipe.state.codec import window_keys
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Sliding
@@ -58,18 +58,15 @@ class RecordCodec(WindowStateCodec):
     def keys(self, slots: Table, at: IntArray) -> list[bytes]:
         """Under which state keys these slots are kept."""
         assert isinstance(slots, RecordTable)
-        numbers, times = slots.number[at].tolist(), slots.start[at].tolist()
-        return [
-            window_key((*slots.keys[slot], number), time)
-            for slot, number, time in zip(at.tolist(), numbers, times, strict=True)
-        ]
+        homes = zip(at.tolist(), slots.number[at].tolist(), strict=True)
+        return window_keys([b"%b,%d]" % (slots.keys[slot][:-1], number) for slot, number in homes], slots.start[at])
 
-    def place(self, slots: Table, partition: int, groups: Sequence[tuple[KeyValues, int]]) -> IntArray:
+    def place(self, slots: Table, partition: int, keys: Sequence[bytes], starts: IntArray) -> IntArray:
         """Fresh slots for what these state keys say. Raises StateCorrupted."""
         assert isinstance(slots, RecordTable)
-        times = np.array([time for _, time in groups], np.int64)
-        at = slots.take(np.full(len(groups), partition, np.int64), times, [key[:-1] for key, _ in groups])
-        slots.number[at] = np.array([key[-1] for key, _ in groups], np.int64)
+        parts = [key[:-1].rpartition(b",") for key in keys]
+        at = slots.take(np.full(len(keys), partition, np.int64), starts, [key + b"]" for key, _, _ in parts])
+        slots.number[at] = [int(number) for *_, number in parts]
         return at
 
     def encode_clock(self, stream_time: int, closed: int, number: int) -> bytes:
@@ -146,7 +143,7 @@ class SlidingStep(WindowedStep):
         if not len(frame):
             return
         groups = group(self._key_columns(frame), frame.partitions)
-        keys = self._key_values(frame, groups)
+        keys = self._group_keys(frame, groups)
         at, added = self._add(frame, seen, columns, [keys[g] for g in groups.of.tolist()])
         uncounted = self._uncounted(at, groups, added & (frame.timestamps < seen - self._takes_for))
         self._missed(frame, uncounted)
@@ -163,7 +160,7 @@ class SlidingStep(WindowedStep):
         return self._late(frame, late, lambda row: (int(times[row]) - self._difference, int(times[row]), "]"))
 
     def _add(
-        self, frame: Frame, seen: IntArray, columns: dict[str, Column], keys: list[KeyValues]
+        self, frame: Frame, seen: IntArray, columns: dict[str, Column], keys: list[bytes]
     ) -> tuple[IntArray, Mask]:
         """A slot for each row, and which of them are in use: all but those of dead letters."""
         slots, times = self._slots, frame.timestamps

@@ -5,13 +5,15 @@ Finding a group's slot is one dictionary look-up for each distinct group of a ba
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 
 from streampipe.operators.accumulators import Accumulator
 from streampipe.records import IntArray
-from streampipe.state.codec import KeyValues
+from streampipe.state.codec import window_keys
 
 NO_RECORD = np.iinfo(np.int64).min
 """Timestamp of a slot without records."""
@@ -38,7 +40,8 @@ class Table:
         """Its window was closed, and its final result emitted."""
         self.stored = np.zeros(0, np.bool_)
         """In the changelog, so that the end of it needs a tombstone."""
-        self.keys: list[KeyValues] = []
+        self.keys: list[bytes] = []
+        """The key of each slot as JSON; see `state.codec`."""
         self._free: list[int] = []
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ class Table:
         """Names of the arrays."""
         return [name for name, column in vars(self).items() if isinstance(column, np.ndarray)]
 
-    def take(self, partitions: IntArray, starts: IntArray, keys: Sequence[KeyValues]) -> IntArray:
+    def take(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Fresh slots, empty."""
         fresh = self._allocate(len(keys))
         for slot, key in zip(fresh, keys, strict=True):
@@ -74,7 +77,7 @@ class Table:
             setattr(self, name, np.concatenate([array, np.zeros(size - old, array.dtype)]))
         for accumulator in self.accumulators:
             accumulator.grow(size)
-        self.keys += [()] * (size - old)
+        self.keys += [b""] * (size - old)
         self._free += range(size - 1, old - 1, -1)
 
     def touch(self, slots: IntArray, timestamps: IntArray) -> None:
@@ -104,7 +107,7 @@ class Table:
 
     def _drop_keys(self, slots: IntArray) -> None:
         for slot in slots.tolist():
-            self.keys[slot] = ()
+            self.keys[slot] = b""
 
     def of(self, partition: int) -> IntArray:
         """Every slot of a partition."""
@@ -112,11 +115,10 @@ class Table:
 
     def sorted(self, slots: IntArray) -> IntArray:
         """These slots by window, partition and key: an order that no cut into batches can change."""
-        order = sorted(
-            zip(self.end[slots].tolist(), self.start[slots].tolist(), self.partition[slots].tolist(),
-                (self.keys[s] for s in slots.tolist()), slots.tolist(), strict=True)
-        )  # fmt: skip
-        return np.array([slot for *_, slot in order], np.int64)
+        keys = self.keys
+        slots = slots[pl.Series([keys[slot] for slot in slots.tolist()], dtype=pl.Binary).arg_sort().to_numpy()]
+        ordered: IntArray = slots[np.lexsort((self.partition[slots], self.start[slots], self.end[slots]))]
+        return ordered
 
 
 class Slots(Table):
@@ -124,11 +126,11 @@ class Slots(Table):
 
     def __init__(self, accumulators: Sequence[Accumulator]) -> None:
         super().__init__(accumulators)
-        self._index: dict[tuple[int, int, KeyValues], int] = {}
+        self._index: dict[bytes, int] = {}
 
-    def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[KeyValues]) -> IntArray:
+    def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Slots of these distinct groups, new ones empty."""
-        groups = list(zip(partitions.tolist(), starts.tolist(), keys, strict=True))
+        groups = _groups(partitions, starts, keys)
         found = list(map(self._index.get, groups))
         missing = [i for i, slot in enumerate(found) if slot is None]
         if missing:
@@ -138,8 +140,11 @@ class Slots(Table):
         return np.array(found, np.int64)
 
     def _drop_keys(self, slots: IntArray) -> None:
-        keys, index = self.keys, self._index
-        groups = zip(self.partition[slots].tolist(), self.start[slots].tolist(), slots.tolist(), strict=True)
-        for partition, start, slot in groups:
-            del index[partition, start, keys[slot]]
-            keys[slot] = ()
+        keys = [self.keys[slot] for slot in slots.tolist()]
+        groups = _groups(self.partition[slots], self.start[slots], keys)
+        deque(map(self._index.__delitem__, groups), maxlen=0)
+        super()._drop_keys(slots)
+
+
+def _groups(partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> list[bytes]:
+    return window_keys(keys, starts, partitions)

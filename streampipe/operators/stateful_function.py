@@ -22,7 +22,7 @@ from streampipe.operators.effects import OK, Effects, Reason, positions
 from streampipe.operators.frame import Column, Frame, Origin
 from streampipe.operators.function import Calls, FunctionStep
 from streampipe.operators.function_state import STREAM_TIME, Agenda, KeyStateCodec
-from streampipe.operators.grouping import check_key_columns, check_state_key, group, key_values, null_rows
+from streampipe.operators.grouping import check_key_columns, check_state_key, group, null_rows, state_keys
 from streampipe.operators.signature import check_timer_function
 from streampipe.operators.stateful import StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
@@ -109,8 +109,7 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
     def _homes_of(self, frame: Frame) -> list[Home]:
         columns = [frame.columns[c] for c in self._key]
         groups = group(columns, frame.partitions)
-        keys = map(self._codec.key, key_values(columns, groups))
-        homes = list(zip(frame.partitions[groups.first].tolist(), keys, strict=True))
+        homes = list(zip(frame.partitions[groups.first].tolist(), state_keys(columns, groups), strict=True))
         return [homes[g] for g in groups.of.tolist()]
 
     def _load(self, homes: Iterable[Home]) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.operators.frame import Column, Extended, Frame, Origin
-from streampipe.operators.function_state import KeyStateCodec
 from streampipe.operators.grouping import columns_of_keys, key_bytes
 from streampipe.records import IntArray
 
@@ -37,7 +36,7 @@ class TimerFrames:
 
     def columns(self, keys: Sequence[bytes]) -> dict[str, pa.Array]:
         """The key columns of these state keys."""
-        arrays = columns_of_keys([KeyStateCodec.key_values(key) for key in keys], list(self._key.values()))
+        arrays = columns_of_keys(keys, list(self._key.values()))
         return dict(zip(self._key, arrays, strict=True))
 
     def named(self, key: bytes) -> dict[str, Any]:

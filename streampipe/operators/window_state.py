@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from streampipe.errors import StateCorrupted
 from streampipe.operators.accumulators import Accumulator, ObjectAccumulator
 from streampipe.operators.slots import Slots, Table
 from streampipe.records import IntArray
-from streampipe.state.codec import KeyValues, Sealer, parse_window_key, window_key
+from streampipe.state.codec import HEAD, Sealer, parse_window_keys, window_keys
 
 STREAM_TIME = b""
 """State key under which a partition's stream time is kept; no window key is empty."""
@@ -36,6 +37,7 @@ class WindowStateCodec:
         arrays = [a.dtype.newbyteorder(">") for acc in self._accumulators for a in acc.arrays]
         columns = [(column, "?" if column == "emitted" else ">i8") for column in self.columns]
         self._row = np.dtype([*columns, *((f"a{i}", d) for i, d in enumerate(arrays))])
+        self._value = np.dtype([*HEAD.descr, ("row", self._row)])
         shape = [
             window,
             *(f"{column} {kind}" for column, kind in key.items()),
@@ -46,28 +48,40 @@ class WindowStateCodec:
 
     def keys(self, slots: Table, at: IntArray) -> list[bytes]:
         """Under which state keys these slots are kept."""
-        return [window_key(slots.keys[s], t) for s, t in zip(at.tolist(), slots.start[at].tolist(), strict=True)]
+        return window_keys([slots.keys[slot] for slot in at.tolist()], slots.start[at])
 
-    def place(self, slots: Table, partition: int, groups: Sequence[tuple[KeyValues, int]]) -> IntArray:
-        """Fresh slots for what these state keys say."""
+    def place(self, slots: Table, partition: int, keys: Sequence[bytes], starts: IntArray) -> IntArray:
+        """Slots for what these state keys say, which parsed to these keys and window starts."""
         assert isinstance(slots, Slots)
-        starts = np.array([start for _, start in groups], np.int64)
-        return slots.find(np.full(len(groups), partition, np.int64), starts, [key for key, _ in groups])
+        return slots.find(np.full(len(keys), partition, np.int64), starts, keys)
 
     def encode(self, slots: Table, at: IntArray) -> tuple[list[bytes], list[bytes]]:
         """Keys and sealed values of these slots."""
-        rows = np.empty(len(at), self._row)
+        values = np.empty(len(at), self._value)
+        rows = values["row"]
         for column in self.columns:
             rows[column] = getattr(slots, column)[at]
         arrays = [array for accumulator in self._accumulators for array in accumulator.arrays]
         for i, array in enumerate(arrays):
             rows[f"a{i}"] = array[at]
+        objects = self._dumped(at)
         data, size = rows.tobytes(), self._row.itemsize
-        payloads = [data[i : i + size] for i in range(0, len(data), size)]
-        for accumulator in self._objects:
-            held = [accumulator.dump(accumulator.objects[s]) for s in at.tolist()]
-            payloads = [p + _LENGTH.pack(len(h)) + h for p, h in zip(payloads, held, strict=True)]
-        return self.keys(slots, at), self._sealer.seal(payloads)
+        ends = range(0, len(data), size)
+        crcs = [zlib.crc32(data[i : i + size]) for i in ends]
+        if objects:
+            crcs = [zlib.crc32(held, crc) for held, crc in zip(objects, crcs, strict=True)]
+        self._sealer.head(values, crcs)
+        data, size = values.tobytes(), self._value.itemsize
+        sealed = [data[i : i + size] for i in range(0, len(data), size)]
+        if objects:
+            sealed = [value + held for value, held in zip(sealed, objects, strict=True)]
+        return self.keys(slots, at), sealed
+
+    def _dumped(self, at: IntArray) -> list[bytes]:
+        """The objects of each slot, if there are any."""
+        if not self._objects:
+            return []
+        return [b"".join(_sized(a.dump(a.objects[slot])) for a in self._objects) for slot in at.tolist()]
 
     def decode(self, slots: Table, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> IntArray:
         """Put stored entries of a partition into slots, and say which. Raises StateCorrupted."""
@@ -75,8 +89,8 @@ class WindowStateCodec:
         size = self._row.itemsize
         if any(len(p) < size for p in payloads):
             raise StateCorrupted(f"state {self._name!r}: a value is too short")
-        rows = np.frombuffer(b"".join(p[:size] for p in payloads), self._row)
-        at = self.place(slots, partition, [parse_window_key(k) for k in keys])
+        rows = np.frombuffer(b"".join([p[:size] for p in payloads]), self._row)
+        at = self.place(slots, partition, *parse_window_keys(keys))
         for column in self.columns:
             getattr(slots, column)[at] = rows[column]
         slots.stored[at] = True
@@ -107,3 +121,7 @@ class WindowStateCodec:
     def decode_time(self, value: bytes) -> int:
         """A stream time in ms. Raises StateCorrupted."""
         return int(_TIME.unpack(self._sealer.unseal([value])[0])[0])
+
+
+def _sized(data: bytes) -> bytes:
+    return _LENGTH.pack(len(data)) + data

@@ -100,7 +100,10 @@ class Disturbances:
         assert self._scenario.stack is not None, "only a stack of its own can be restarted"
         self._scenario.stack.restart_kafka(kill=self.done["restart"] % 2 == 1)
         fed = self._feeder.fed
-        self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart", RESTART_S)
+        try:
+            self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart", RESTART_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._place.picture()}") from None
 
     def _await(self, condition: Callable[[], bool], what: str, within_s: float = 60.0) -> None:
         await_true(condition, what, self._workers, within_s)

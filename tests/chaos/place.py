@@ -71,6 +71,15 @@ class Place:
         """Input records that the group has committed."""
         return sum(at for tp, at in self.admin.committed(self.topics.name).items() if tp.topic == self.topics.input)
 
+    def picture(self) -> str:
+        """The group and its input as the broker sees them, for a run that stands still."""
+        group = self.admin.describe_group(self.topics.name)
+        committed = self.admin.committed(self.topics.name)
+        high = self.admin.offsets(list(committed), "latest", "read_uncommitted")
+        stable = self.admin.offsets(list(committed), "latest", "read_committed")
+        lines = [f"{tp}: committed {at} of {stable[tp]} stable, {high[tp]} high" for tp, at in committed.items()]
+        return "\n".join([f"group: {group}", *sorted(lines)])
+
 
 class _Patient:
     """An admin that waits for a Kafka that is being restarted."""

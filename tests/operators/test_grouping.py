@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import polars as pl
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampipe.errors import TopologyError
+from streampipe.errors import StateCorrupted, TopologyError
 from streampipe.operators.frame import Column
-from streampipe.operators.grouping import check_key_columns, group, key_bytes, null_rows
+from streampipe.operators.grouping import (
+    Groups,
+    as_physical,
+    check_key_columns,
+    columns_of_keys,
+    group,
+    key_bytes,
+    null_rows,
+    state_keys,
+)
 
 BIG = 2**62
 words, wholes = st.none() | st.text(max_size=2), st.none() | st.integers(-(2**63), 2**63 - 1)
@@ -55,3 +65,29 @@ def test_a_time_that_has_no_text_counts_as_null(kind: pa.DataType) -> None:
 def test_a_key_that_has_no_text_is_refused(kind: pa.DataType) -> None:
     with pytest.raises(TopologyError, match="cannot be part of a key"):
         check_key_columns("n", ["c"], pa.schema([("c", kind)]))
+
+
+_PARTS = {
+    pa.string(): st.text(max_size=4),
+    pa.int64(): st.integers(-(2**63), 2**63 - 1),
+    pa.int32(): st.integers(-(2**31), 2**31 - 1),
+    pa.bool_(): st.booleans(),
+    pa.timestamp("ms", tz="UTC"): st.integers(-(2**40), 2**40),
+}
+
+
+@given(st.data(), st.lists(st.sampled_from(list(_PARTS)), min_size=1, max_size=3))
+def test_state_keys_are_compact_json_and_come_back_as_they_went(data: st.DataObject, kinds: list[pa.DataType]) -> None:
+    rows = data.draw(st.lists(st.tuples(*(_PARTS[kind] for kind in kinds)), min_size=1, max_size=5, unique=True))
+    arrays = [pa.array(values, as_physical(pa.array([], kind)).type).cast(kind)
+              for values, kind in zip(zip(*rows, strict=True), kinds, strict=True)]  # fmt: skip
+    each = np.arange(len(rows))
+    keys = state_keys([Column(arrow=array) for array in arrays], Groups(each, each))
+    assert keys == [orjson.dumps(row) for row in rows]
+    assert columns_of_keys(keys, kinds) == arrays
+
+
+@pytest.mark.parametrize("key", [b"[1", b"1", b"", b'["a]', b"[x]"])
+def test_a_state_key_that_is_no_json_array_is_refused(key: bytes) -> None:
+    with pytest.raises(StateCorrupted, match="a state key"):
+        columns_of_keys([key], [pa.int64()])

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from streampipe.operators.accumulators.moments import Count
 from streampipe.operators.slots import Slots
 
-Group = tuple[int, int, tuple[object, ...]]
+Group = tuple[int, int, bytes]
 
 
 class SlotsMachine(RuleBasedStateMachine):
@@ -22,7 +22,7 @@ class SlotsMachine(RuleBasedStateMachine):
 
     @rule(first=st.integers(0, 6_000), n=st.sampled_from([1, 10, 1_500, 3_200]), time=st.integers(0, 100))
     def touch(self, first: int, n: int, time: int) -> None:
-        groups: list[Group] = [(i % 3, i * 10, (f"k{i}",)) for i in range(first, first + n)]
+        groups: list[Group] = [(i % 3, i * 10, b"k%d" % i) for i in range(first, first + n)]
         partitions, starts = (np.array([g[i] for g in groups], np.int64) for i in (0, 1))
         at = self.slots.find(partitions, starts, [g[2] for g in groups])
         self.slots.touch(at, np.full(n, time))

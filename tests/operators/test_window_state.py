@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ groups = st.dictionaries(
 
 
 def fill(slots: Slots, held: dict[Any, list[int]]) -> np.ndarray:
-    at = slots.find(np.zeros(len(held), np.int64), np.array([g[0] for g in held]), [g[1] for g in held])
+    at = slots.find(np.zeros(len(held), np.int64), np.array([g[0] for g in held]), [orjson.dumps(g[1]) for g in held])
     for slot, values in zip(at.tolist(), held.values(), strict=True):
         of = np.full(len(values), slot)
         slots.touch(of, np.array(values))
