@@ -46,6 +46,7 @@ class Case:
     """Only the last result of each key counts."""
     memory: bool = False
     """Run it once more to see what memory the state takes, when nothing else is kept."""
+    rocksdb: bool = False
 
 
 @dataclass(slots=True)
@@ -113,6 +114,21 @@ CASES: dict[str, Case] = {
     "running-10": Case("running aggregate", _running, keys=10, last_only=True),
     "running": Case("running aggregate", _running, last_only=True),
     "running-1m": Case("running aggregate", _running, keys=1_000_000, last_only=True, memory=True),
+    "tumbling-rocksdb": Case("tumbling minute, final, RocksDB", _window(Tumbling("1m")), rocksdb=True),
+    "hour-1m": Case(
+        "tumbling hour, updates", _window(Tumbling("1h"), emit="updates"), keys=1_000_000, adds_up_to=None, memory=True
+    ),
+    "hour-1m-rocksdb": Case(
+        "tumbling hour, updates, RocksDB",
+        _window(Tumbling("1h"), emit="updates"),
+        keys=1_000_000,
+        adds_up_to=None,
+        memory=True,
+        rocksdb=True,
+    ),
+    "running-1m-rocksdb": Case(
+        "running aggregate, RocksDB", _running, keys=1_000_000, last_only=True, memory=True, rocksdb=True
+    ),
     "join": Case("inner join of two streams, 20 s", _join, keys=100_000, adds_up_to=None, memory=True),
     "deduplicate": Case("deduplicate, 20 s", _first_of, keys=100_000, adds_up_to=None),
     "function": Case("function with a ValueState", _counting, last_only=True),
@@ -168,8 +184,8 @@ class _Bench:
 def of_case(name: str, records: int, *, keep: bool) -> Figures:
     """Run a case. Without `keep`, its memory is that of the state alone, and nothing is checked."""
     case = CASES[name]
-    with TemporaryDirectory(prefix="bench-") as folder:
-        bench = _Bench(case.build, case.keys, records, Path(folder))
+    with TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
+        bench = _Bench(case.build, case.keys, records, Path(folder), _stores(Path(folder), stack, rocksdb=case.rocksdb))
         with closing(bench.registry):
             task, _ = bench.assigned()
             batches = bench.batches()
@@ -194,10 +210,11 @@ def of_case(name: str, records: int, *, keep: bool) -> Figures:
                 None if keep else _rss_mb() - before, sum(map(len, changelog)),
             )  # fmt: skip
             if keep:
-                figures.restore_rate = _restore(bench, changelog)
+                logged = [*changelog]
                 while task.close_windows():
                     drain()
                 drain()
+                figures.restore_rate = _restore(bench, logged)
                 figures.wrong = _wrong(case, bench, written, records)
                 figures.checked = case.adds_up_to is not None
             return figures
@@ -249,9 +266,7 @@ def _wrong(case: Case, bench: _Bench, written: Sequence[ProduceBatch], records: 
 def of_tables(kind: str, records: int) -> Figures:
     """A table of as many keys as records: its restore, and look-ups of as many records."""
     with TemporaryDirectory(prefix="bench-") as folder, ExitStack() as stack:
-        stores: Stores = MemoryStores()
-        if kind == "rocksdb":
-            stores = stack.enter_context(closing(RocksStores(Path(folder) / "state", 256)))
+        stores = _stores(Path(folder), stack, rocksdb=kind == "rocksdb")
 
         def build(p: Processor) -> None:
             rows = p.table("other", key="k")
@@ -286,3 +301,7 @@ def of_tables(kind: str, records: int) -> Figures:
 def _rss_mb() -> float:
     """Memory of this process now, in MiB; Linux."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+
+
+def _stores(folder: Path, stack: ExitStack, *, rocksdb: bool) -> Stores:
+    return stack.enter_context(closing(RocksStores(folder / "state", 256))) if rocksdb else MemoryStores()

@@ -65,11 +65,13 @@ class Settings:
     max_poll_wait_ms: int = 100
     transaction_timeout_ms: int = 15_000
     state: Literal["memory", "rocksdb"] = "memory"
-    """Where tables keep their rows; rocksdb needs the extra of that name."""
+    """Where tables, aggregates by key, tumbling and hopping windows and functions keep what they know; rocksdb needs
+    the extra of that name. Sessions, sliding windows and joins of streams are in memory with either."""
     state_dir: str = ".streampipe/state"
     """Folder of state on disk: <processor>/<slot>/<store>/<partition> in it, emptied at start."""
     state_memory_mb: int = 256
-    """MiB of block cache and write buffers that all stores of a worker share with rocksdb."""
+    """MiB that all state of a worker shares with rocksdb: half for its cache and write buffers, half for the entries
+    that are in use."""
     create_topics: bool = True
     """Create missing output, dead-letter and internal topics; input topics must exist."""
     latency_target_ms: int = 5_000

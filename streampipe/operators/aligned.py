@@ -6,12 +6,15 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.operators.alignment import alignment
+from streampipe.operators.cold_windows import ColdWindows
+from streampipe.operators.deadlines import FOREVER
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.grouping import group
 from streampipe.operators.slots import Slots
 from streampipe.operators.windowed import Window, WindowedStep
 from streampipe.records import IntArray
+from streampipe.state.codec import parse_window_keys
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Hopping, Tumbling
@@ -24,11 +27,13 @@ class AlignedStep(WindowedStep):
     """A slot for each (partition, key, window) that is open or still corrected."""
 
     _slots: Slots
+    _spills = True
 
     def __init__(self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         super().__init__(node, effects, schema, stores)
         assert isinstance(node.window, Tumbling | Hopping)
         self._alignment = alignment(node.window)
+        self._cold: dict[int, ColdWindows] = {}
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -61,7 +66,7 @@ class AlignedStep(WindowedStep):
         if self._alignment.depth == 1:
             groups = group(self._key_columns(frame), lasts, frame.partitions)
             starts = self._alignment.starts(lasts[groups.first])
-            made = self._slots.find(frame.partitions[groups.first], starts, self._group_keys(frame, groups))
+            made = self._find(frame.partitions[groups.first], starts, self._group_keys(frame, groups))
             of_row = made[groups.of]
         else:
             rows, made, of_row = self._in_several(frame, seen, lasts)
@@ -88,7 +93,7 @@ class AlignedStep(WindowedStep):
         number = numbers[rows, which]
         pairs = group([], of_key.of[rows], number)
         homes = rows[pairs.first]
-        made = self._slots.find(
+        made = self._find(
             frame.partitions[homes],
             self._alignment.starts(number[pairs.first]),
             [keys[g] for g in of_key.of[homes].tolist()],
@@ -100,7 +105,7 @@ class AlignedStep(WindowedStep):
         slots = self._slots
         if not len(fresh):
             return
-        slots.end[fresh] = ends = self._alignment.ends(self._alignment.latest(slots.start[fresh]))
+        slots.end[fresh] = ends = self._ends(slots.start[fresh])
         closes, releases = ends + self._grace, ends + (self._grace + self._retention)
         partitions = slots.partition[fresh]
         for partition in np.unique(partitions).tolist():
@@ -110,7 +115,22 @@ class AlignedStep(WindowedStep):
             if self._retention:
                 self._releasing[partition].add(releases[mine], fresh[mine])
 
+    def _ends(self, starts: IntArray) -> IntArray:
+        return self._alignment.ends(self._alignment.latest(starts))
+
     # --- time ---------------------------------------------------------------------------------------------------
+
+    def _pass_time(self) -> None:
+        for partition, time in self._times.items():
+            if time >= self._cold[partition].first:
+                due = self._cold[partition].pop(time)
+                keys, starts = parse_window_keys(due)
+                away = self._slots.missing(np.full(len(due), partition, np.int64), starts, keys)
+                self._bring_back(partition, [due[i] for i in away.tolist()])
+        super()._pass_time()
+
+    def _waits(self, partition: int) -> bool:
+        return super()._waits(partition) or self._cold[partition].first < FOREVER
 
     def _close(self, at: IntArray) -> None:
         slots = self._slots
@@ -125,8 +145,9 @@ class AlignedStep(WindowedStep):
         self._forget(at)
 
     def _horizon(self, partition: int) -> int | None:
-        at = self._slots.of(partition)
-        return int(self._slots.end[at].max()) + self._grace if len(at) else None
+        _, starts = parse_window_keys(self._cold[partition].names())
+        starts = np.concatenate([self._slots.start[self._slots.of(partition)], starts])
+        return int(self._ends(starts).max()) + self._grace if len(starts) else None
 
     def show(self, partition: int) -> None:
         """Emit every window that is open or still corrected."""
@@ -141,6 +162,7 @@ class AlignedStep(WindowedStep):
             self._emit(pending[np.argsort(slots.start[pending], kind="stable")])
             slots.pending[pending] = False
         self._write(self._moved())
+        self._put_away()
 
     def _came_back(self, partition: int, at: IntArray) -> None:
         if not self._final:
@@ -149,3 +171,20 @@ class AlignedStep(WindowedStep):
         if self._final and not self._retention:  # they were kept by a policy that is none any more
             kept = at[self._slots.emitted[at]]
             self._releasing[partition].add(self._slots.end[kept], kept)
+
+    def _goes_cold(self, at: IntArray) -> None:
+        slots = self._slots
+        stay = slots.live.copy()
+        stay[at] = False
+        for partition in np.unique(slots.partition[at]).tolist():
+            mine = at[slots.partition[at] == partition]
+            closes = slots.end[mine] + self._grace
+            closed = slots.emitted[mine] if self._final else closes <= self._times[partition]
+            self._cold[partition].put(self._codec.keys(slots, mine), closes + np.where(closed, self._retention, 0))
+            self._closing[partition].keep(stay)
+            self._releasing[partition].keep(stay)
+
+    def open(self, partition: int) -> None:
+        """Take a partition on, its state empty."""
+        super().open(partition)
+        self._cold[partition] = ColdWindows(self._open[partition])

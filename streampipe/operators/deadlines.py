@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streampipe.operators.frame import Mask
 from streampipe.records import IntArray
 
 FOREVER = np.iinfo(np.int64).max
@@ -33,6 +34,12 @@ class Deadlines:
             later, earlier = self._runs.pop(), self._runs.pop()
             self._runs.append(_sorted(*(np.concatenate(both) for both in zip(earlier, later, strict=True))))
         self.first = min(self.first, int(times.min()))
+
+    def keep(self, kept: Mask) -> None:
+        """Forget all slots but these."""
+        runs = [(times[kept[slots]], slots[kept[slots]]) for times, slots in self._runs]
+        self._runs = [run for run in runs if len(run[0])]
+        self.first = min((int(times[0]) for times, _ in self._runs), default=FOREVER)
 
     def pop(self, until: int) -> IntArray:
         """Take out what is due at `until` or before."""

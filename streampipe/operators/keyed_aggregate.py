@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -26,9 +27,13 @@ from streampipe.operators.slots import Slots, Table
 from streampipe.operators.stateful import StoredStep
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.records import IntArray
+from streampipe.state.codec import window_keys
+from streampipe.state.memory import MemoryStores
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
 
+_AT_ONCE = 20_000
+"""Entries of a restored store that are looked at together, where not all of them stay in memory."""
 Home = tuple[int, bytes]
 """Partition and key as JSON."""
 Change = tuple[int, bytes, bytes | None]
@@ -42,6 +47,11 @@ class KeyedAggregateStep(StoredStep):
     _table_type: type[Table] = Slots
     _meta: frozenset[bytes] = frozenset()
     """State keys that are no slots."""
+    _spills: ClassVar[bool] = False
+    """Whether slots that are not in use may lie in the store alone, where that is not memory as well."""
+
+    _lazy: ClassVar[bool] = False
+    """Whether nobody need know of a slot in the store before it is asked for."""
 
     def __init__(
         self,
@@ -59,7 +69,8 @@ class KeyedAggregateStep(StoredStep):
         """
         super().__init__(node.name, effects)
         assert node.key is not None
-        self._key, self._stores, self.changelog = node.key, stores, node.changelog
+        self._key, self.changelog = node.key, node.changelog
+        self._stores = stores if self._spills else MemoryStores()
         check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
         check_state_key(node.name, self._key, self._key_types)
@@ -138,18 +149,64 @@ class KeyedAggregateStep(StoredStep):
         slots.dirty[dirty], slots.stored[dirty] = False, True
         self._log(partitions, keys, [*(None for _ in gone), *values, *(v for *_, v in more)])
 
-    def _restored_slots(self, partition: int) -> tuple[IntArray, Mapping[bytes, bytes]]:
-        """Put what the store holds into slots, and say which; and the entries that are no slots."""
-        entries = list(self._open[partition].range())
-        meta = {k: v for k, v in entries if k in self._meta}
-        held = [(k, v) for k, v in entries if k not in self._meta]
-        if not held:
-            return np.zeros(0, np.int64), meta
-        return self._codec.decode(self._slots, partition, [k for k, _ in held], [v for _, v in held]), meta
+    def _store(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
+        if self._stores.keep is not None:  # else slots are all there is
+            super()._store(partitions, keys, values)
+
+    def _find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
+        """Slots of these distinct groups, brought back from the store if they were put there; new ones empty."""
+        assert isinstance(self._slots, Slots)
+        if self._stores.keep is not None:
+            away = self._slots.missing(partitions, starts, keys)
+            names = window_keys([keys[i] for i in away.tolist()], starts[away]) if len(away) else []
+            for partition in np.unique(partitions[away]).tolist():
+                mine = np.flatnonzero(partitions[away] == partition).tolist()
+                self._bring_back(partition, [names[i] for i in mine])
+        return self._slots.find(partitions, starts, keys)
+
+    def _bring_back(self, partition: int, names: Sequence[bytes]) -> None:
+        """Put into slots what the store holds under these state keys."""
+        values = self._open[partition].get_many(names)
+        held = [(name, value) for name, value in zip(names, values, strict=True) if value is not None]
+        if held:
+            at = self._codec.decode(self._slots, partition, [name for name, _ in held], [value for _, value in held])
+            self._came_back(partition, at)
+
+    def _came_back(self, partition: int, at: IntArray) -> None:
+        """These slots have come from the store."""
+
+    def _put_away(self) -> None:
+        """Leave to the stores what memory has no room for. Nothing of it may be unwritten."""
+        assert isinstance(self._slots, Slots)
+        if (keep := self._stores.keep) is not None:
+            cold = self._slots.coldest(keep)
+            if len(cold):
+                self._goes_cold(cold)
+                self._slots.free(cold)
+
+    def _goes_cold(self, at: IntArray) -> None:
+        """These slots are about to be in the stores alone."""
 
     def restored(self, partition: int) -> None:
-        """The aggregates come back. Raises StateCorrupted."""
-        self._restored_slots(partition)
+        """The aggregates come back, as far as there is room. Raises StateCorrupted."""
+        store = self._open[partition]
+        if meta := {key: value for key in self._meta if (value := store.get(key)) is not None}:
+            self._meta_came_back(partition, meta)
+        for keys, values in store.scan(_AT_ONCE):
+            if self._meta:
+                slots = [i for i, key in enumerate(keys) if key not in self._meta]
+                keys, values = [keys[i] for i in slots], [values[i] for i in slots]
+            if keys:
+                self._came_back(partition, self._codec.decode(self._slots, partition, keys, values))
+            if self._spills:
+                self._put_away()
+            if self._lazy and self._stores.keep is not None:
+                break  # these were of the right shape; the rest is read when it is asked for
+        if self._stores.keep is None:
+            self._open[partition].clear()
+
+    def _meta_came_back(self, partition: int, meta: Mapping[bytes, bytes]) -> None:
+        """The entries that are no slots; they come first."""
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""

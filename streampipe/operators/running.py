@@ -19,6 +19,8 @@ class RunningStep(KeyedAggregateStep):
     """A slot for each key."""
 
     _slots: Slots
+    _spills = True
+    _lazy = True
 
     def __init__(self, node: RunningAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         super().__init__(node, effects, schema, stores, shape="running")
@@ -31,7 +33,7 @@ class RunningStep(KeyedAggregateStep):
             return
         groups = group(self._key_columns(frame), frame.partitions)
         partitions = frame.partitions[groups.first]
-        slots = self._slots.find(partitions, np.zeros(len(groups), np.int64), self._group_keys(frame, groups))
+        slots = self._find(partitions, np.zeros(len(groups), np.int64), self._group_keys(frame, groups))
         of_row = slots[groups.of]
         added = self._aggregation.update(frame, columns, of_row)
         self._slots.touch(of_row[added], frame.timestamps[added])
@@ -42,6 +44,7 @@ class RunningStep(KeyedAggregateStep):
         """Emit what changed, and write it to stores and changelog."""
         self._emit(np.flatnonzero(self._slots.dirty))
         self._write()
+        self._put_away()
 
     def show(self, partition: int) -> None:
         """Emit the aggregates of every key."""

@@ -40,6 +40,8 @@ class Table:
         """Its window was closed, and its final result emitted."""
         self.stored = np.zeros(0, np.bool_)
         """In the changelog, so that the end of it needs a tombstone."""
+        self.used = np.zeros(0, np.int64)
+        """The round in which it was last asked for; see `Slots.coldest`."""
         self.keys: list[bytes] = []
         """The key of each slot as JSON; see `state.codec`."""
         self._free: list[int] = []
@@ -127,6 +129,24 @@ class Slots(Table):
     def __init__(self, accumulators: Sequence[Accumulator]) -> None:
         super().__init__(accumulators)
         self._index: dict[bytes, int] = {}
+        self._round = 0
+
+    def missing(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
+        """Which of these groups have no slot."""
+        found = list(map(self._index.get, _groups(partitions, starts, keys)))
+        return np.array([i for i, slot in enumerate(found) if slot is None], np.int64)
+
+    def coldest(self, keep: int) -> IntArray:
+        """Slots to put out of memory so that `keep` and no more are left, with some room: those not used for longest.
+
+        Begins another round.
+        """
+        self._round += 1
+        if len(self) <= keep:
+            return np.zeros(0, np.int64)
+        idle = np.flatnonzero(self.live & ~self.dirty & ~self.pending)
+        surplus = min(len(self) - keep + keep // 4, len(idle))
+        return idle[np.argpartition(self.used[idle], surplus - 1)[:surplus]] if surplus else idle[:0]
 
     def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Slots of these distinct groups, new ones empty."""
@@ -137,7 +157,9 @@ class Slots(Table):
             fresh = self.take(partitions[missing], starts[missing], [keys[i] for i in missing])
             for i, slot in zip(missing, fresh.tolist(), strict=True):
                 found[i] = self._index[groups[i]] = slot
-        return np.array(found, np.int64)
+        at = np.array(found, np.int64)
+        self.used[at] = self._round
+        return at
 
     def _drop_keys(self, slots: IntArray) -> None:
         keys = [self.keys[slot] for slot in slots.tolist()]

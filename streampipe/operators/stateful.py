@@ -76,6 +76,9 @@ class StoredStep(StatefulStep):
         if not keys:
             return
         self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
+        self._store(partitions, keys, values)
+
+    def _store(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
         of_row = np.array(partitions)
         for partition in set(partitions):
             rows = np.flatnonzero(of_row == partition).tolist()

@@ -85,11 +85,12 @@ class WindowStateCodec:
 
     def decode(self, slots: Table, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> IntArray:
         """Put stored entries of a partition into slots, and say which. Raises StateCorrupted."""
-        payloads = self._sealer.unseal(values)
-        size = self._row.itemsize
-        if any(len(p) < size for p in payloads):
+        size = self._value.itemsize
+        if min(map(len, values)) < size:
             raise StateCorrupted(f"state {self._name!r}: a value is too short")
-        rows = np.frombuffer(b"".join([p[:size] for p in payloads]), self._row)
+        heads = np.frombuffer(b"".join([value[:size] for value in values]), self._value)
+        self._sealer.check(heads, [zlib.crc32(value[HEAD.itemsize :]) for value in values])
+        rows = heads["row"]
         at = self.place(slots, partition, *parse_window_keys(keys))
         for column in self.columns:
             getattr(slots, column)[at] = rows[column]
@@ -100,8 +101,8 @@ class WindowStateCodec:
                 array[at] = rows[f"a{i}"]
                 i += 1
         if self._objects:
-            for slot, payload in zip(at.tolist(), payloads, strict=True):
-                self._load(slot, payload, size)
+            for slot, value in zip(at.tolist(), values, strict=True):
+                self._load(slot, value, size)
         return at
 
     def _load(self, slot: int, payload: bytes, start: int) -> None:

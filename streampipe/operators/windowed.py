@@ -10,7 +10,7 @@ the retention, taking records and correcting its result; then it is released. El
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -165,22 +165,14 @@ class WindowedStep(KeyedAggregateStep):
         self._times.open(partition)
         self._closing[partition], self._releasing[partition] = Deadlines(), Deadlines()
 
-    def restored(self, partition: int) -> None:
-        """Open windows come back. Raises StateCorrupted."""
-        at, meta = self._restored_slots(partition)
-        if STREAM_TIME in meta:
-            self._times.restore(partition, self._decode_time(partition, meta[STREAM_TIME]))
-        self._came_back(partition, at)
+    def _meta_came_back(self, partition: int, meta: Mapping[bytes, bytes]) -> None:
+        self._times.restore(partition, self._decode_time(partition, meta[STREAM_TIME]))
 
     def _encode_time(self, partition: int, stream_time: int) -> bytes:  # noqa: ARG002 - for those that keep more
         return self._codec.encode_time(stream_time)
 
     def _decode_time(self, partition: int, value: bytes) -> int:  # noqa: ARG002 - likewise
         return self._codec.decode_time(value)
-
-    def _came_back(self, partition: int, at: IntArray) -> None:
-        """These slots have been restored."""
-        raise NotImplementedError
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""

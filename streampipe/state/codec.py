@@ -55,6 +55,13 @@ class Sealer:
         """Fill in the fields of `HEAD` of these rows, whose payloads have these checksums."""
         rows["version"], rows["shape"], rows["crc"] = VERSION, self._shape, crcs
 
+    def check(self, rows: np.ndarray, crcs: Sequence[int]) -> None:
+        """Raise StateCorrupted unless the fields of `HEAD` of these rows say what `head` would write."""
+        if (rows["version"] != VERSION).any() or (rows["shape"] != self._shape).any():
+            raise self._another_shape()
+        if (rows["crc"] != np.array(crcs, np.uint32)).any():
+            raise self._flipped()
+
     def seal(self, payloads: Sequence[bytes]) -> list[bytes]:
         """Sealed values."""
         crc, pack, shape = zlib.crc32, _HEAD.pack, self._shape
@@ -70,13 +77,19 @@ class Sealer:
         version, shape, crc = _HEAD.unpack_from(value)
         payload = value[_HEAD.size :]
         if version != VERSION or shape != self._shape:
-            raise StateCorrupted(
-                f"state {self._name!r} was written by another shape of this processor; start it from nothing with: "
-                f"streampipe state reset MODULE {self._name}, rebuild all state from the input with: streampipe state "
-                f"reset MODULE --rebuild, or keep the old one aside by giving the node another name="
-            )
+            raise self._another_shape()
         if zlib.crc32(payload) != crc:
-            raise StateCorrupted(
-                f"state {self._name!r}: a checksum is wrong; rebuild it with: streampipe state reset MODULE --rebuild"
-            )
+            raise self._flipped()
         return payload
+
+    def _another_shape(self) -> StateCorrupted:
+        return StateCorrupted(
+            f"state {self._name!r} was written by another shape of this processor; start it from nothing with: "
+            f"streampipe state reset MODULE {self._name}, rebuild all state from the input with: streampipe state "
+            f"reset MODULE --rebuild, or keep the old one aside by giving the node another name="
+        )
+
+    def _flipped(self) -> StateCorrupted:
+        return StateCorrupted(
+            f"state {self._name!r}: a checksum is wrong; rebuild it with: streampipe state reset MODULE --rebuild"
+        )

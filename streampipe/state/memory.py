@@ -31,14 +31,21 @@ class MemoryStore:
         if None not in values:
             self._entries.update(zip(keys, values, strict=True))  # type: ignore[arg-type]  # no None among them
             return
-        for key, value in zip(keys, values, strict=True):
-            self.put(key, value)
+        self._entries.update(zip(keys, values, strict=True))  # type: ignore[arg-type]  # those go at once
+        for key in [key for key, value in zip(keys, values, strict=True) if value is None]:
+            if self._entries.get(key, b"") is None:
+                del self._entries[key]
 
     def range(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start <= key < end in byte order, as of now."""
         entries = self._entries
         keys = [k for k in entries if (start is None or k >= start) and (end is None or k < end)]
         return iter([(k, entries[k]) for k in sorted(keys)])
+
+    def scan(self, size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """All entries, as of now."""
+        keys, values = list(self._entries), list(self._entries.values())
+        return ((keys[i : i + size], values[i : i + size]) for i in range(0, len(keys), size))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,6 +61,8 @@ class MemoryStore:
 
 class MemoryStores:
     """`Stores` in memory: every store starts empty."""
+
+    keep = None
 
     def open(self, name: str, partition: int) -> MemoryStore:  # noqa: ARG002 - they are all alike
         """An empty store."""

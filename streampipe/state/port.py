@@ -27,6 +27,9 @@ class StateStore(Protocol):
     def range(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start <= key < end in byte order; None is unbounded. A snapshot: later writes do not show."""
 
+    def scan(self, size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Keys and values of all entries, `size` at a time at most, in any order. A snapshot, as `range` is."""
+
     def __len__(self) -> int:
         """Number of keys."""
 
@@ -39,6 +42,10 @@ class StateStore(Protocol):
 
 class Stores(Protocol):
     """Where the stores of a worker come from."""
+
+    @property
+    def keep(self) -> int | None:
+        """How many entries a step may keep in memory beside its stores; None: all, the stores are memory as well."""
 
     def open(self, name: str, partition: int) -> StateStore:
         """The store of a step (`name`) for one partition. It is closed before it is opened again."""

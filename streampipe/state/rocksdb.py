@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
@@ -17,6 +17,8 @@ from urllib.parse import quote
 from streampipe.errors import ConfigError
 
 MIB = 1 << 20
+ENTRY_BYTES = 512
+"""What an entry is taken to need that a step keeps in memory."""
 
 
 def check_installed() -> None:
@@ -87,6 +89,12 @@ class RocksStore:
         entries = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
         return entries if end is None else takewhile(lambda entry: entry[0] < end, entries)
 
+    def scan(self, size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """All entries, as of now, in byte order."""
+        entries = self.range()  # now: it is not to be a snapshot of when the first of them is asked for
+        parts = iter(lambda: list(islice(entries, size)), [])
+        return (([key for key, _ in some], [value for _, value in some]) for some in parts)
+
     def __len__(self) -> int:
         return sum(1 for _ in self._db.keys())  # noqa: SIM118 - not a dictionary
 
@@ -105,8 +113,9 @@ class RocksStore:
 
 
 class RocksStores:
-    """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of cache and write buffers.
+    """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of memory.
 
+    Half of it is RocksDB's cache and write buffers, the other half is for what steps keep beside their stores.
     Raises ConfigError when rocksdict is not installed or another process has the folder.
     """
 
@@ -122,7 +131,13 @@ class RocksStores:
                 f"state folder {folder} is in use by another process: give it another state_dir"
             ) from error
         self._folder, self._stores = folder, dict[tuple[str, int], RocksStore]()
-        self._options = bounded(memory_mb)
+        self._options = bounded(memory_mb // 2)
+        self._kept = memory_mb * MIB // 2 // ENTRY_BYTES
+
+    @property
+    def keep(self) -> int:
+        """Entries that a step may keep in memory: its share of half of the memory."""
+        return self._kept // max(1, len({name for name, _ in self._stores}))
 
     def open(self, name: str, partition: int) -> RocksStore:
         """An empty store; one that a discarded task left open is closed first."""

@@ -18,6 +18,7 @@ from streampipe.runtime.port import OUTCOMES, TaskOutput
 from streampipe.runtime.task import TopologyTask
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder
 from streampipe.schemas.registry.local import LocalRegistry
+from streampipe.state.port import Stores
 
 
 class Event(NamedTuple):
@@ -58,12 +59,14 @@ def _registry(folder: Path) -> LocalRegistry:
 class Driver:
     """One task, fed in batches of any size, its repartition topics looped back."""
 
-    def __init__(self, processor: Processor, schemas: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, processor: Processor, schemas: dict[str, str], folder: Path, stores: Stores | None = None
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for topic, text in schemas.items():
             (folder / f"{topic}.avsc").write_text(text)
         self.registry = _registry(folder)
-        self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None)
+        self.builder = TaskBuilder(processor.topology, self.registry, str(folder), sleep=lambda _: None, stores=stores)
         self._encoders = {t: AvroEncoder(s, self.registry.register(f"{t}-value", s)) for t, s in schemas.items()}
         self.offsets: Counter[TopicPartition] = Counter()
         self.result = Result()

@@ -52,6 +52,15 @@ class StateStoreMachine(RuleBasedStateMachine):
         self.put(key, b"later")
         assert list(found) == expected
 
+    @rule(size=st.integers(1, 3), key=keys)
+    def a_scan_is_a_snapshot_of_everything(self, size: int, key: bytes) -> None:
+        found, expected = self.store.scan(size), dict(self.model)
+        self.put(key, b"later")
+        parts = list(found)
+        assert all(len(keys) == len(values) <= size for keys, values in parts)
+        entries = [entry for part in parts for entry in zip(*part, strict=True)]
+        assert sorted(entries) == sorted(expected.items())
+
     @rule()
     def clear(self) -> None:
         self.store.clear()

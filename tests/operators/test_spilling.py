@@ -1,0 +1,126 @@
+"""State that is larger than memory: what is left to the store alone comes back when it is asked for, or due."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streampipe import Hopping, Processor, Tumbling, agg
+from streampipe.errors import StateCorrupted
+from streampipe.operators.keyed_aggregate import KeyedAggregateStep
+from streampipe.state.memory import MemoryStores
+from streampipe.state.port import Stores
+from streampipe.state.rocksdb import RocksStores
+from streampipe.windows import Update
+from tests.operators.driver import Driver, Event, Result
+from tests.operators.pipelines import SCHEMAS
+from tests.proof import EXAMPLES
+
+FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
+atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
+
+
+class Tight(MemoryStores):
+    """Stores beside which a step may keep one entry in memory."""
+
+    keep: Any = 1
+
+
+def aggregates() -> dict[str, Any]:
+    return {"n": agg.count(), "s": agg.sum("x"), "all": agg.collect("x", limit=5)}
+
+
+def _processor(build: Callable[[Any], Any]) -> Processor:
+    p = Processor("spill")
+    build(p.source("in", key="k")).agg(**aggregates()).to("out")
+    return p
+
+
+SHAPES: dict[str, Callable[[Any], Any]] = {
+    "running": lambda s: s,
+    "tumbling": lambda s: s.window(Tumbling("50ms")),
+    "grace": lambda s: s.window(Tumbling("50ms", grace="40ms")),
+    "updates": lambda s: s.window(Tumbling("50ms"), emit="updates"),
+    "hopping": lambda s: s.window(Hopping("60ms", advance="20ms"), late="drop"),
+    "corrected": lambda s: s.window(Tumbling("50ms"), late=Update("100ms")),
+    "corrected updates": lambda s: s.window(Tumbling("50ms"), late=Update("100ms"), emit="updates"),
+}
+
+events = st.lists(
+    st.builds(lambda k, x, t: Event("in", k, {"k": k, "x": x, "y": None}, t, ord(k) % 2),
+              st.sampled_from("abcdef"), st.integers(0, 9), st.integers(0, 400)),
+    max_size=40,
+)  # fmt: skip
+
+
+def run(shape: str, stores: Stores, steps: list[tuple[list[Event], bool]], folder: str = "one") -> Result:
+    """Process, and commit after each step; where it says so, start again from the changelog."""
+    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / shape / folder, stores)
+    for some, crash in steps:
+        driver.feed(some)
+        driver.collect(driver.task.drain())
+        if crash:
+            driver.start()
+    return driver.finish(close_windows=shape != "running")
+
+
+def told(result: Result) -> Any:
+    return result.by_key("out"), result.dead, +result.outcomes, dict(result.changelog)
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("shape", SHAPES)
+@given(steps=st.lists(st.tuples(events, st.booleans()), min_size=1, max_size=6))
+@settings(max_examples=EXAMPLES // 20)
+def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tuple[list[Event], bool]]) -> None:
+    assert told(run(shape, Tight(), steps)) == told(run(shape, MemoryStores(), steps))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_state_on_disk_gives_what_state_in_memory_gives(shape: str, tmp_path: Path) -> None:
+    chance = np.random.default_rng(7)
+    steps = []
+    for start in range(0, 3_000, 500):
+        names = [f"k{n}" for n in chance.integers(0, 60, 200).tolist()]
+        times = (start + chance.integers(0, 600, 200)).tolist()
+        steps.append(([Event("in", k, {"k": k, "x": t % 7, "y": None}, t, int(k[1:]) % 4)
+                       for k, t in zip(names, times, strict=True)], start == 1_500))  # fmt: skip
+    with closing(RocksStores(tmp_path, 8)) as stores:
+        stores._kept = 10
+        assert told(run(shape, stores, steps)) == told(run(shape, MemoryStores(), steps))
+
+
+@pytest.mark.parametrize("shape", ["running", "tumbling"])
+def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
+    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / f"bound {shape}", Tight())
+    for n in range(5):
+        driver.feed([Event("in", f"k{i}", {"k": f"k{i}", "x": 1, "y": None}, n) for i in range(n, 20)])
+        driver.collect(driver.task.drain())
+        [step] = driver.task.stores.values()
+        assert isinstance(step, KeyedAggregateStep)
+        assert len(step._slots) <= Tight.keep
+    driver.start()
+    assert sum(n for _, event, _ in driver.finish(close_windows=True).records["out"] for n in [event["n"]]) > 0
+
+
+@pytest.mark.parametrize("shape", ["running", "tumbling"])
+def test_state_of_another_shape_is_refused_before_it_is_asked_for(shape: str) -> None:
+    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / f"shape {shape}", Tight())
+    driver.feed([Event("in", "a", {"k": "a", "x": 1, "y": None}, 1)]).finish()
+    p = Processor("spill")
+    SHAPES[shape](p.source("in", key="k")).agg(n=agg.count()).to("other")
+    other = Driver(p, SCHEMAS, FOLDER / f"shape {shape}", Tight())
+    other.result.changelog = driver.result.changelog
+    other.start()
+    with pytest.raises(StateCorrupted, match="another shape"):
+        other.feed([Event("in", "b", {"k": "b", "x": 1, "y": None}, 1)])
