@@ -68,7 +68,7 @@ class Settings:
     """Where tables, aggregates by key, tumbling and hopping windows and functions keep what they know; rocksdb needs
     the extra of that name. Sessions, sliding windows and joins of streams are in memory with either."""
     state_dir: str = ".streampipe/state"
-    """Folder of state on disk: <processor>/<slot>/<store>/<partition> in it, emptied at start."""
+    """Folder of state on disk: <processor>/<slot>/<store>/<partition> in it, and what was kept for the next start."""
     state_memory_mb: int = 256
     """MiB that all state of a worker shares with rocksdb: half for its cache and write buffers, half for the entries
     that are in use."""

@@ -119,6 +119,8 @@ class TopicInfo:
     name: str
     partitions: int
     config: Mapping[str, str] = field(default_factory=dict)
+    id: str = ""
+    """Tells it from one of the same name that was deleted (KIP-516)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,11 +98,12 @@ def run_one(
 @contextmanager
 def _stores(work: Work, slot: int) -> Iterator[Stores]:
     settings = work.settings
+    folder = Path(settings.state_dir) / quote(work.topology.app_id, safe="")
+    kept = None if work.replay else folder / f"kept-{settings.state}"
     if settings.state == "memory":
-        yield MemoryStores()
+        yield MemoryStores(kept)
         return
-    folder = Path(settings.state_dir) / quote(work.topology.app_id, safe="") / str(slot)
-    with closing(RocksStores(folder, settings.state_memory_mb)) as stores:
+    with closing(RocksStores(folder / str(slot), settings.state_memory_mb, kept)) as stores:
         yield stores
 
 

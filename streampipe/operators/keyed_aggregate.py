@@ -28,7 +28,7 @@ from streampipe.operators.stateful import StoredStep
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.records import IntArray
 from streampipe.state.codec import window_keys
-from streampipe.state.memory import MemoryStores
+from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
 
@@ -70,7 +70,7 @@ class KeyedAggregateStep(StoredStep):
         super().__init__(node.name, effects)
         assert node.key is not None
         self._key, self.changelog = node.key, node.changelog
-        self._stores = stores if self._spills else MemoryStores()
+        self._stores, self._in_memory = stores, stores.room is None or not self._spills
         check_key_columns(node.name, self._key, schema)
         self._key_types = [schema.field(c).type for c in self._key]
         check_state_key(node.name, self._key, self._key_types)
@@ -150,13 +150,13 @@ class KeyedAggregateStep(StoredStep):
         self._log(partitions, keys, [*(None for _ in gone), *values, *(v for *_, v in more)])
 
     def _store(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
-        if self._stores.keep is not None:  # else slots are all there is
+        if not self._in_memory:  # else slots are all there is
             super()._store(partitions, keys, values)
 
     def _find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Slots of these distinct groups, brought back from the store if they were put there; new ones empty."""
         assert isinstance(self._slots, Slots)
-        if self._stores.keep is not None:
+        if not self._in_memory:
             away = self._slots.missing(partitions, starts, keys)
             names = window_keys([keys[i] for i in away.tolist()], starts[away]) if len(away) else []
             for partition in np.unique(partitions[away]).tolist():
@@ -178,8 +178,8 @@ class KeyedAggregateStep(StoredStep):
     def _put_away(self) -> None:
         """Leave to the stores what memory has no room for. Nothing of it may be unwritten."""
         assert isinstance(self._slots, Slots)
-        if (keep := self._stores.keep) is not None:
-            cold = self._slots.coldest(keep)
+        if (room := self._stores.room) is not None and not self._in_memory:
+            cold = self._slots.coldest(room)
             if len(cold):
                 self._goes_cold(cold)
                 self._slots.free(cold)
@@ -194,19 +194,32 @@ class KeyedAggregateStep(StoredStep):
             self._meta_came_back(partition, meta)
         for keys, values in store.scan(_AT_ONCE):
             if self._meta:
-                slots = [i for i, key in enumerate(keys) if key not in self._meta]
+                slots = [i for i, key in enumerate(keys) if key[:1] == b"["]
                 keys, values = [keys[i] for i in slots], [values[i] for i in slots]
             if keys:
                 self._came_back(partition, self._codec.decode(self._slots, partition, keys, values))
             if self._spills:
                 self._put_away()
-            if self._lazy and self._stores.keep is not None:
+            if self._lazy and not self._in_memory:
                 break  # these were of the right shape; the rest is read when it is asked for
-        if self._stores.keep is None:
-            self._open[partition].clear()
+        if self._in_memory:
+            store.clear()
 
     def _meta_came_back(self, partition: int, meta: Mapping[bytes, bytes]) -> None:
         """The entries that are no slots; they come first."""
+
+    def keep(self, partition: int, mark: Mark) -> None:
+        """Keep the store; what is in memory alone goes there first."""
+        if self._in_memory:
+            at = self._slots.of(partition)
+            keys, values = self._codec.encode(self._slots, at) if len(at) else ([], [])
+            meta = self._meta_of(partition)
+            self._open[partition].put_many([*keys, *(k for _, k, _ in meta)], [*values, *(v for *_, v in meta)])
+        super().keep(partition, mark)
+
+    def _meta_of(self, partition: int) -> Sequence[Change]:  # noqa: ARG002 - for those that have some
+        """What is stored of a partition besides slots."""
+        return []
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""

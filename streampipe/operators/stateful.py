@@ -9,6 +9,7 @@ import numpy as np
 
 from streampipe.operators.effects import Step
 from streampipe.records import ProduceBatch, RecordBatch
+from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore, Stores
 
 
@@ -31,8 +32,26 @@ class StatefulStep(Step):
     """For how long a partition must be silent before stream time follows the wall clock; None: it never does."""
 
     def open(self, partition: int) -> None:
-        """Take a partition on, its state empty."""
+        """Take a partition on, its state empty, or as it was kept."""
         raise NotImplementedError
+
+    def mark(self, partition: int) -> Mark | None:  # noqa: ARG002 - for those that keep something
+        """How far the state goes that an opened partition came with; None: it is empty."""
+        return None
+
+    def forget_kept(self, partition: int) -> None:
+        """What an opened partition came with is not to be used."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether state can be kept when a partition goes."""
+        return False
+
+    def keep(self, partition: int, mark: Mark) -> None:
+        """Leave the state of a partition for whoever opens it next. All of it is flushed; `close` comes next.
+
+        Raises OSError.
+        """
 
     def restore(self, partition: int, batch: RecordBatch) -> None:
         """Apply records of the changelog, in order. Raises StateCorrupted."""
@@ -70,6 +89,8 @@ class StoredStep(StatefulStep):
 
     _stores: Stores
     _open: dict[int, StateStore]
+    _in_memory: bool = False
+    """Whether all of the state is in memory anyway, wherever stores are."""
 
     def _log(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
         """Write entries to stores and changelog; no value deletes."""
@@ -86,7 +107,24 @@ class StoredStep(StatefulStep):
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""
-        self._open[partition] = self._stores.open(self.name, partition)
+        self._open[partition] = self._stores.open(self.name, partition, in_memory=self._in_memory)
+
+    def mark(self, partition: int) -> Mark | None:
+        """How far the store goes that was opened."""
+        return self._open[partition].mark
+
+    def forget_kept(self, partition: int) -> None:
+        """Empty the store."""
+        self._open[partition].clear()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether stores can be kept."""
+        return self._stores.keeps
+
+    def keep(self, partition: int, mark: Mark) -> None:
+        """Keep the store."""
+        self._open[partition].keep(mark)
 
     def restore(self, partition: int, batch: RecordBatch) -> None:
         """Apply changelog records."""

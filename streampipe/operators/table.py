@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -22,6 +22,7 @@ from streampipe.operators.stream_time import NEVER
 from streampipe.operators.versions import pack, put, unpack, valid_at
 from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
+from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import TableSource
 
@@ -209,6 +210,31 @@ class TableStep(StatefulStep):
     def open(self, partition: int) -> None:
         """Take a partition on, without rows."""
         self.store(partition)
+
+    def mark(self, partition: int) -> Mark | None:
+        """How far the rows go that were kept, if they were kept in the way in which they are now."""
+        mark = self.store(partition).mark
+        if mark is not None and mark.shape != self._shape:
+            self.store(partition).clear()
+            return None
+        return mark
+
+    @property
+    def _shape(self) -> str:
+        return "timed rows" if self.listeners else "rows"
+
+    def forget_kept(self, partition: int) -> None:
+        """Empty the store."""
+        self.store(partition).clear()
+
+    @property
+    def keeps(self) -> bool:
+        """Whether rows can be kept: not those with a history, whose newest time is known to nobody then."""
+        return self._stores.keeps and self.history_ms is None
+
+    def keep(self, partition: int, mark: Mark) -> None:
+        """Keep the rows."""
+        self.store(partition).keep(replace(mark, shape=self._shape))
 
     def restore(self, partition: int, batch: RecordBatch) -> None:  # noqa: ARG002 - the batch knows its partition
         """Apply rows; bad ones met their fate when they were processed."""

@@ -19,7 +19,7 @@ from streampipe.operators.deadlines import Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.keyed_aggregate import Change, KeyedAggregateStep
-from streampipe.operators.stream_time import LAST_TIME, StreamTimes
+from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
 from streampipe.operators.window_state import STREAM_TIME
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
@@ -158,6 +158,10 @@ class WindowedStep(KeyedAggregateStep):
     def _moved(self) -> list[Change]:
         """Stream times that changed since they were last written."""
         return [(p, STREAM_TIME, self._encode_time(p, t)) for p, t in self._times.take_moved()]
+
+    def _meta_of(self, partition: int) -> list[Change]:
+        time = self._times[partition]
+        return [] if time == NEVER else [(partition, STREAM_TIME, self._encode_time(partition, time))]
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""

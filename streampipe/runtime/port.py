@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from streampipe.records import IntArray, ProduceBatch, RecordBatch, TopicPartition
+from streampipe.state.kept import Mark
 
 OUTCOMES = ("filtered", "dropped", "ok", "dlq")
 """Fates of a consumed record, weakest first: a record with several effects counts as the strongest of them."""
@@ -40,6 +41,8 @@ class Restore:
     partition: int
     source: TopicPartition
     upto: Literal["end", "committed"]
+    mark: Mark | None = None
+    """How far the state goes that was kept; the rest of `source` is enough then."""
 
 
 @dataclass(slots=True)
@@ -90,6 +93,15 @@ class Task(Protocol):
 
     def restored(self, what: Restore) -> None:
         """All of one `Restore` has been fed: open its state. Raises StateCorrupted."""
+
+    def forget_kept(self, what: Restore) -> None:
+        """The state that this one came with is not to be used: everything will be fed."""
+
+    def kept(self, partitions: Collection[TopicPartition]) -> list[Restore]:
+        """What could be kept if these partitions were revoked: all state that would go with them."""
+
+    def keep(self, what: Restore, mark: Mark) -> None:
+        """Keep one of these for the next time, all of it being committed. Revoke next. Raises OSError."""
 
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go: their state is closed and forgotten. Call drain first, or lose what is uncommitted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Mapping
 
@@ -13,6 +14,9 @@ from streampipe.errors import StateCorrupted
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Observer, Restore, Task
 from streampipe.runtime.restore_progress import RestoreProgress
+from streampipe.state.kept import VOID_AFTER_MS, Mark
+
+log = logging.getLogger(__name__)
 
 STEP_RECORDS = 20_000
 STEP_WAIT_S = 0.05
@@ -98,12 +102,32 @@ class Restorer:
         bounds = self._admin.offsets(ends, "latest", "read_uncommitted") if ends else {}
         firsts = self._admin.offsets(new, "earliest") if new else {}
         for source in new:
-            self._positions[source] = firsts[source]
-            self._bounds[source] = bounds[source] if source in bounds else self._committed.get(source, 0)
+            bound = bounds[source] if source in bounds else self._committed.get(source, 0)
+            self._positions[source] = self._start(task, self._active[source], firsts[source], bound)
+            self._bounds[source] = bound
         self._finish(task)
         if self._active:
             self._reader = self._broker.reader({source: self._positions[source] for source in self._active})
         self._progress_at = self._clock.monotonic_s()
+
+    def _start(self, task: Task, restore: Restore, first: int, bound: int) -> int:
+        """Where to begin: where the state ends that was kept, if the topic is still the one that it came from."""
+        if restore.mark is None:
+            return first
+        doubt = self._doubt(restore.mark, restore.source, first, bound)
+        if doubt is None:
+            return restore.mark.offset
+        log.info("%s of partition %d is restored from the beginning: %s", restore.store, restore.partition, doubt)
+        task.forget_kept(restore)
+        return first
+
+    def _doubt(self, mark: Mark, source: TopicPartition, first: int, bound: int) -> str | None:
+        """Why kept state is not to be used."""
+        if not first <= mark.offset <= bound:
+            return f"it was kept at {mark.offset}, and {source} goes from {first} to {bound}"
+        if self._clock.now_ms() - mark.at_ms > VOID_AFTER_MS:
+            return "it was kept too long ago"
+        return None if self._admin.describe_topic(source.topic).id == mark.topic_id else f"{source.topic} was made anew"
 
     def _below_bound(self, source: TopicPartition, rows: RecordBatch) -> RecordBatch:
         bound = self._bounds[source]

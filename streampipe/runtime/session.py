@@ -19,6 +19,7 @@ from streampipe.runtime.partitions import Partitions, without
 from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
 from streampipe.runtime.uncommitted import Uncommitted
+from streampipe.state.kept import Mark
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class Session:
             if not self._lost:
                 # Still the owner until this returns, perhaps in a newer generation than that of the last poll.
                 self.commit()
+                self._keep(set(partitions))
         finally:
             self._let_go(set(partitions))
         self._observer.rebalanced("revoked", partitions, self._clock.monotonic_s() - started)
@@ -156,6 +158,7 @@ class Session:
         """Commit what is processed, as the last thing this member does; what is only polled is left to others."""
         self._poll(wait=False)
         self.commit()
+        self._keep(self._mine.owned)
 
     def _check_membership(self) -> None:
         if self._lost:
@@ -315,6 +318,31 @@ class Session:
         latencies = self.uncommitted.latencies_s(self._clock.now_ms())
         seconds = self._clock.monotonic_s() - started
         self._observer.committed("ok", seconds, self.uncommitted.counts(offsets), latencies)
+
+    def _keep(self, gone: set[TopicPartition]) -> None:
+        """Keep the state that goes with these partitions, all of it committed, for when they are back here.
+
+        The ends of the changelogs come first, and then another commit: if this member was still the owner then,
+        nobody else can have written before those ends.
+        """
+        going = [r for r in self.task.kept(gone) if r.partition not in self._restorer.partitions]
+        if not going:
+            return
+        try:
+            ids = {topic: self._admin.describe_topic(topic).id for topic in {r.source.topic for r in going}}
+            logs = [r.source for r in going if r.upto == "end"]
+            ends = {**self._mine.committed, **self._admin.offsets(logs, "latest", "read_uncommitted")}
+        except StreampipeError as error:
+            log.info("state is not kept: %s", error)
+            return
+        self.committer.commit(TaskOutput(), self._mine.positions(self._pending), self.consumer.group_metadata())
+        now_ms = self._clock.now_ms()
+        try:
+            for what in going:
+                if what.source in ends:
+                    self.task.keep(what, Mark(ids[what.source.topic], ends[what.source], now_ms))
+        except OSError as error:
+            log.warning("state is not kept: %s", error)
 
     def _produce_early(self) -> None:
         output = emitting(self.task.take)

@@ -15,6 +15,7 @@ from streampipe.operators.stateless import MergeStep
 from streampipe.operators.table import TableStep
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Restore, SubTopology, TaskOutput
+from streampipe.state.kept import Mark
 
 Input = SourceStep | TableStep
 
@@ -65,7 +66,8 @@ class TopologyTask:
     def _restore_of(self, step: StatefulStep, partition: int) -> Restore:
         step.open(partition)
         self._unsettled.add((step.name, partition))
-        return Restore(step.name, partition, TopicPartition(step.changelog, partition), step.upto)
+        mark = step.mark(partition)
+        return Restore(step.name, partition, TopicPartition(step.changelog, partition), step.upto, mark)
 
     def restore(self, what: Restore, batch: RecordBatch) -> None:
         """Feed changelog or table records of one `Restore`, in order."""
@@ -83,13 +85,38 @@ class TopologyTask:
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         """Let partitions go; state goes with the last input of its sub-topology and partition."""
         self._owned.difference_update(partitions)
+        for number, partition in self._open_without(self._owned):
+            self._open.discard((number, partition))
+            for step in self._stateful[number][1]:
+                step.close(partition)
+                self._unsettled.discard((step.name, partition))
+
+    def _open_without(self, owned: Collection[TopicPartition]) -> list[tuple[int, int]]:
+        """Sub-topologies and partitions that are open though these have no input of theirs."""
+        gone = []
         for number, partition in sorted(self._open):
             sub = self.subtopologies[number]
-            if not any(TopicPartition(t, partition) in self._owned for t in (*sub.streams, *sub.tables)):
-                self._open.discard((number, partition))
-                for step in self._stateful[number][1]:
-                    step.close(partition)
-                    self._unsettled.discard((step.name, partition))
+            if not any(TopicPartition(t, partition) in owned for t in (*sub.streams, *sub.tables)):
+                gone.append((number, partition))
+        return gone
+
+    def kept(self, partitions: Collection[TopicPartition]) -> list[Restore]:
+        """What could be kept if these partitions were revoked."""
+        return [
+            Restore(step.name, partition, TopicPartition(step.changelog, partition), step.upto)
+            for number, partition in self._open_without(self._owned.difference(partitions))
+            for step in self._stateful[number][1]
+            if step.keeps
+        ]
+
+    def keep(self, what: Restore, mark: Mark) -> None:
+        """Keep one of these for the next time. Raises OSError."""
+        self._open_state(what.store, what.partition)
+        self.stores[what.store].keep(what.partition, mark)
+
+    def forget_kept(self, what: Restore) -> None:
+        """The state that this one came with is not to be used."""
+        self.stores[what.store].forget_kept(what.partition)
 
     def look(self, store: str, partition: int) -> list[Frame]:
         """What a store holds for a partition (`GLOBAL` for a global table) once it is restored.

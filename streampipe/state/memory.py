@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from streampipe.state import kept
+from streampipe.state.kept import Mark
 
 
 class MemoryStore:
-    """`StateStore` in a dict. Get and put are O(1); a range sorts the keys."""
+    """`StateStore` in a dict. Get and put are O(1); a range sorts the keys. It is kept in the file `path`, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.mark: Mark | None = None
         self._entries: dict[bytes, bytes] = {}
+        if path is not None and (found := kept.read(path)) is not None:
+            self.mark, self._entries = found
 
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
@@ -54,16 +63,28 @@ class MemoryStore:
         """Forget everything."""
         self._entries.clear()
 
+    def keep(self, mark: Mark) -> None:
+        """Write everything into the file. Raises OSError."""
+        if self._path is not None:
+            kept.write(self._path, mark, self._entries)
+        self.close()
+
     def close(self) -> None:
         """Forget everything."""
         self.clear()
 
 
 class MemoryStores:
-    """`Stores` in memory: every store starts empty."""
+    """`Stores` in memory, kept in files of a folder that all workers of a processor on a machine share, if any.
 
-    keep = None
+    A file stays when it was read: until there is a later one it is as true as before, should the worker die.
+    """
 
-    def open(self, name: str, partition: int) -> MemoryStore:  # noqa: ARG002 - they are all alike
-        """An empty store."""
-        return MemoryStore()
+    room = None
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder, self.keeps = folder, folder is not None
+
+    def open(self, name: str, partition: int, *, in_memory: bool = False) -> MemoryStore:  # noqa: ARG002 - it always is
+        """A store as it was kept, or an empty one."""
+        return MemoryStore(self._folder / quote(name, safe="") / f"{partition}.state" if self._folder else None)

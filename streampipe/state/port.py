@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from streampipe.state.kept import Mark
+
 
 class StateStore(Protocol):
     """Ordered map of keys to values. A value of None means absent; putting None deletes.
@@ -36,16 +38,29 @@ class StateStore(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
+    @property
+    def mark(self) -> Mark | None:
+        """How far it went when it was opened, if it is one that was kept; None: it was opened empty."""
+
+    def keep(self, mark: Mark) -> None:
+        """Close it, but leave everything for whoever opens it next, if that is possible. Raises OSError."""
+
     def close(self) -> None:
-        """Release everything."""
+        """Release everything. One that was kept stays."""
 
 
 class Stores(Protocol):
     """Where the stores of a worker come from."""
 
     @property
-    def keep(self) -> int | None:
+    def room(self) -> int | None:
         """How many entries a step may keep in memory beside its stores; None: all, the stores are memory as well."""
 
-    def open(self, name: str, partition: int) -> StateStore:
-        """The store of a step (`name`) for one partition. It is closed before it is opened again."""
+    keeps: bool
+    """Whether a store that is kept can be opened again."""
+
+    def open(self, name: str, partition: int, *, in_memory: bool = False) -> StateStore:
+        """The store of a step (`name`) for one partition, as it was kept or empty. It is closed before that.
+
+        `in_memory`: it only holds what goes to slots in memory anyway.
+        """

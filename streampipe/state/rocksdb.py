@@ -1,7 +1,8 @@
 """State stores on disk: RocksDB by rocksdict, for state that is larger than memory.
 
-Nothing on disk outlives its task: a store that is opened starts empty and is filled by its changelog, so there is no
-write-ahead log to write and no old byte to trust.
+A store that is opened starts empty and is filled by its changelog, so there is no write-ahead log to write and no old
+byte to trust. Only one that was kept in order is opened again: its folder is moved to where all workers of the
+processor on this machine look, with a mark in it, and away from there by the first that wants it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from streampipe.errors import ConfigError
+from streampipe.state.kept import Mark
+from streampipe.state.memory import MemoryStores
+from streampipe.state.port import StateStore
 
 MIB = 1 << 20
+_MARK = "streampipe.mark"
 ENTRY_BYTES = 512
 """What an entry is taken to need that a step keeps in memory."""
 
@@ -44,18 +49,27 @@ def bounded(memory_mb: int) -> Any:
 
 
 class RocksStore:
-    """`StateStore` in a folder of its own, which is emptied when opened. A length walks over all keys."""
+    """`StateStore` in a folder of its own, emptied when opened unless it was `kept`. A length walks over all keys."""
 
-    def __init__(self, folder: Path, options: Any) -> None:
+    def __init__(self, folder: Path, options: Any, kept: Path | None = None) -> None:
         import rocksdict  # an extra: only who asks for it needs it
 
         self._rocksdict, self._folder, self._options = rocksdict, folder, options
         self._unlogged = rocksdict.WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, whatever its stub says
-        self._closed = False
+        self._closed, self._kept = False, kept
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self.mark = None if kept is None else _claimed(kept, folder)
         self._open()
 
     def _open(self) -> None:
+        if self.mark is not None:
+            try:
+                self._db = self._rocksdict.Rdict(str(self._folder), self._options)
+            except Exception:  # noqa: BLE001 - RocksDB's own, of whatever kind: what it cannot read is not used
+                self.mark = None
+            else:
+                return
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         self._db = self._rocksdict.Rdict(str(self._folder), self._options)
@@ -101,7 +115,21 @@ class RocksStore:
     def clear(self) -> None:
         """Forget everything."""
         self._db.close()
+        self.mark = None
         self._open()
+
+    def keep(self, mark: Mark) -> None:
+        """Close it and move it to where the next one looks. Raises OSError."""
+        if self._closed or self._kept is None:
+            self.close()
+            return
+        self._closed = True
+        self._db.flush()
+        self._db.close()
+        mark.save(self._folder / _MARK)
+        shutil.rmtree(self._kept, ignore_errors=True)
+        self._kept.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.rename(self._kept)
 
     def close(self) -> None:
         """Forget everything, on disk too. Once closed, the folder may be another store's and is left alone."""
@@ -112,15 +140,28 @@ class RocksStore:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
+def _claimed(kept: Path, folder: Path) -> Mark | None:
+    """Move a kept store here, which one worker can; None when there is none in order."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        kept.rename(folder)
+        mark = Mark.load(folder / _MARK)
+        (folder / _MARK).unlink()  # from now on it is written to
+    except OSError:
+        return None
+    return mark
+
+
 class RocksStores:
-    """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of memory.
+    """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of memory. Kept in `kept`.
 
     Half of it is RocksDB's cache and write buffers, the other half is for what steps keep beside their stores.
     Raises ConfigError when rocksdict is not installed or another process has the folder.
     """
 
-    def __init__(self, folder: Path, memory_mb: int) -> None:
+    def __init__(self, folder: Path, memory_mb: int, kept: Path | None = None) -> None:
         check_installed()
+        self._kept_in, self.keeps = kept, kept is not None
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / "lock").open("w")
         try:
@@ -135,14 +176,17 @@ class RocksStores:
         self._kept = memory_mb * MIB // 2 // ENTRY_BYTES
 
     @property
-    def keep(self) -> int:
+    def room(self) -> int:
         """Entries that a step may keep in memory: its share of half of the memory."""
         return self._kept // max(1, len({name for name, _ in self._stores}))
 
-    def open(self, name: str, partition: int) -> RocksStore:
-        """An empty store; one that a discarded task left open is closed first."""
+    def open(self, name: str, partition: int, *, in_memory: bool = False) -> StateStore:
+        """A store as it was kept, or an empty one; one that a discarded task left open is closed first."""
+        if in_memory:
+            return MemoryStores(self._kept_in).open(name, partition)
         self._let_go(name, partition)
-        store = RocksStore(self._folder / quote(name, safe="") / str(partition), self._options)
+        place = Path(quote(name, safe=""), str(partition))
+        store = RocksStore(self._folder / place, self._options, self._kept_in / place if self._kept_in else None)
         self._stores[name, partition] = store
         return store
 

@@ -23,6 +23,7 @@ from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.topics import external_inputs, prepare_topics
 from streampipe.runtime.worker import Worker
 from streampipe.schemas.registry.local import LocalRegistry
+from streampipe.state.memory import MemoryStores
 from streampipe.testing.topics import Event, Key, Output, Topics, ms_of
 from streampipe.topology.graph import sub_graphs
 
@@ -136,7 +137,10 @@ class _Run:
         self.consumed = sorted({topic for graph in sub_graphs(self.topology) for topic in graph.inputs})
         own = {"commit_interval_ms": 40, "max_poll_wait_ms": 1, "batch_size": 4, "transaction_timeout_ms": 2_000}
         self._settings = Settings(**(own | {"schemas": self.schemas} | dict(self.settings)))
-        self._build = TaskBuilder(self.topology, self.registry, self.schemas, sleep=self.clock.sleep_s).build
+        stores = MemoryStores(self.folder / "kept")  # of one machine: who takes a partition over finds what was kept
+        self._build = TaskBuilder(
+            self.topology, self.registry, self.schemas, sleep=self.clock.sleep_s, stores=stores
+        ).build
         admin = self.broker.inside.admin()
         for topic in external_inputs(self.topology):
             admin.create_topic(topic, self.partitions)

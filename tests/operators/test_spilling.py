@@ -33,7 +33,7 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 class Tight(MemoryStores):
     """Stores beside which a step may keep one entry in memory."""
 
-    keep: Any = 1
+    room: Any = 1
 
 
 def aggregates() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
         driver.collect(driver.task.drain())
         [step] = driver.task.stores.values()
         assert isinstance(step, KeyedAggregateStep)
-        assert len(step._slots) <= Tight.keep
+        assert len(step._slots) <= Tight.room
     driver.start()
     assert sum(n for _, event, _ in driver.finish(close_windows=True).records["out"] for n in [event["n"]]) > 0
 

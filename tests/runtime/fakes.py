@@ -18,6 +18,7 @@ from streampipe.records import ProduceBatch, Record, RecordBatch, TopicPartition
 from streampipe.runtime.observer import NullObserver
 from streampipe.runtime.port import OUTCOMES, Restore, State, SubTopology, TaskOutput
 from streampipe.runtime.worker import Worker
+from streampipe.state.kept import Mark
 
 PARTITIONS = 3
 
@@ -119,6 +120,15 @@ class CountingTask:
 
     def restored(self, what: Restore) -> None:
         """Its counts are what they are."""
+
+    def forget_kept(self, what: Restore) -> None:
+        """It never came with anything."""
+
+    def kept(self, partitions: Collection[TopicPartition]) -> list[Restore]:
+        return []
+
+    def keep(self, what: Restore, mark: Mark) -> None:
+        raise AssertionError(f"it keeps nothing: {what} {mark}")
 
     def revoke(self, partitions: Collection[TopicPartition]) -> None:
         self.log.revoked.extend(partitions)

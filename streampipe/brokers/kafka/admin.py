@@ -7,7 +7,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaError, KafkaException
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+)
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource, ConfigSource
@@ -82,7 +89,9 @@ class KafkaAdmin:
         entries = self._one(f"describing {topic}", self._client.describe_configs, [resource], topic=topic)
         own = ConfigSource.DYNAMIC_TOPIC_CONFIG.value
         config = {name: entry.value for name, entry in entries.items() if entry.source == own}
-        return TopicInfo(topic, len(listed.partitions), config)
+        asked = TopicCollection([topic])
+        described = self._one(f"describing {topic}", self._client.describe_topics, asked, topic=topic)
+        return TopicInfo(topic, len(listed.partitions), config, str(described.topic_id))
 
     def create_topic(self, topic: str, partitions: int, config: Mapping[str, str] | None = None) -> bool:
         """Create with the broker's replication factor and wait for its leaders. Raises ConfigError, Unavailable."""
@@ -237,12 +246,12 @@ class KafkaAdmin:
         return answer
 
     def _one(
-        self, doing: str, request: Any, asked: list[Any], expected: Collection[int] = (), topic: str | None = None
+        self, doing: str, request: Any, asked: Any, expected: Collection[int] = (), topic: str | None = None
     ) -> Any:
         """The only answer of a request about one thing, or its KafkaError when that is `expected`."""
         return self._until(lambda: self._asked(doing, request, asked, expected, topic), f"{doing}: no coordinator yet")
 
-    def _asked(self, doing: str, request: Any, asked: list[Any], expected: Collection[int], topic: str | None) -> Any:
+    def _asked(self, doing: str, request: Any, asked: Any, expected: Collection[int], topic: str | None) -> Any:
         """As `_one`; None while the group's coordinator is being elected, as on a broker that just started."""
         try:
             futures = request(asked, request_timeout=REQUEST_TIMEOUT_S)

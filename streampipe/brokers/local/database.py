@@ -13,11 +13,12 @@ from streampipe.errors import ConfigError, StreampipeError, Unavailable
 
 APPLICATION_ID: Final = 0x73747062
 """Marks a SQLite file as ours ("stpb")."""
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_TIMEOUT_S: Final = 5.0
 
 SCHEMA: Final = """
-CREATE TABLE topics (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE topics (
+    name TEXT PRIMARY KEY, partitions INTEGER NOT NULL, config TEXT NOT NULL, id TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE partitions (
     id INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, partition INTEGER NOT NULL,
     start_offset INTEGER NOT NULL DEFAULT 0, next_offset INTEGER NOT NULL DEFAULT 0, UNIQUE (topic, partition));

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from typing import NamedTuple
+from uuid import uuid4
 
 import numpy as np
 
@@ -36,8 +37,8 @@ class Ends(NamedTuple):
 
 def topic(db: Database, name: str) -> TopicInfo:
     """A topic with its config. Raises UnknownTopic."""
-    for partitions, config in db.query("SELECT partitions, config FROM topics WHERE name = ?", name):
-        return TopicInfo(name, partitions, json.loads(config))
+    for partitions, config, id_ in db.query("SELECT partitions, config, id FROM topics WHERE name = ?", name):
+        return TopicInfo(name, partitions, json.loads(config), id_)
     raise UnknownTopic(name)
 
 
@@ -117,8 +118,8 @@ def expire(db: Database, partition_id: int, before: int) -> None:
 
 def create_topic(db: Database, name: str, partitions: int, config: dict[str, str]) -> bool:
     """Inside a write; False when the topic exists."""
-    sql = "INSERT INTO topics VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
-    if not db.execute(sql, name, partitions, json.dumps(config)):
+    sql = "INSERT INTO topics VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+    if not db.execute(sql, name, partitions, json.dumps(config), uuid4().hex):
         return False
     db.execute_many("INSERT INTO partitions (topic, partition) VALUES (?, ?)", [(name, p) for p in range(partitions)])
     return True

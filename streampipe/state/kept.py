@@ -1,0 +1,98 @@
+"""State that was kept on disk when its worker let it go: how far it goes, and a file for what was in memory.
+
+Whatever is kept was committed, so it is true as long as its changelog is the same topic and the rest of it is read
+from where it ends. It is void when the changelog is another one by now, or when it lay so long that compaction may
+have dropped tombstones which nobody read (`delete.retention.ms`, a day by default).
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+VERSION = 1
+VOID_AFTER_MS = 12 * 3_600_000
+_CRC_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How far kept state goes: all that is committed of the changelog with this topic id before `offset`."""
+
+    topic_id: str
+    offset: int
+    at_ms: int
+    """When it was kept, by the wall clock."""
+    shape: str = ""
+    """How its entries are written, where they do not say so themselves."""
+
+    def save(self, path: Path) -> None:
+        """Write it to a file of its own. Raises OSError."""
+        path.write_bytes(_checked(orjson.dumps({"version": VERSION, **asdict(self)})))
+
+    @classmethod
+    def load(cls, path: Path) -> Mark | None:
+        """And back; None when there is none, or when it is not as it was written."""
+        found = _read(path)
+        return None if found is None else _mark(found)
+
+
+def write(path: Path, mark: Mark, entries: Mapping[bytes, bytes]) -> None:
+    """Keep these entries in a file, all or nothing: lengths of keys, lengths of values, keys, values.
+
+    Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = orjson.dumps({"version": VERSION, **asdict(mark), "count": len(entries)})
+    lengths = [np.array([*map(len, part)], ">u4").tobytes() for part in (entries, entries.values())]
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    with partial.open("wb") as file:
+        file.write(_checked(b"".join([head, b"\n", *lengths, *entries, *entries.values()])))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def read(path: Path) -> tuple[Mark, dict[bytes, bytes]] | None:
+    """What such a file holds; None when there is none, or when it is not as it was written."""
+    found = _read(path)
+    if found is None:
+        return None
+    head, _, body = found.partition(b"\n")
+    fields = orjson.loads(head)
+    count = fields.pop("count")
+    mark = _mark(orjson.dumps(fields))
+    sizes = np.frombuffer(body, ">u4", 2 * count)
+    cuts = [sizes.nbytes, *(np.cumsum(sizes, dtype=np.int64) + sizes.nbytes).tolist()]
+    parts = [body[start:end] for start, end in pairwise(cuts)]
+    return None if mark is None else (mark, dict(zip(parts[:count], parts[count:], strict=True)))
+
+
+def _mark(data: bytes) -> Mark | None:
+    fields = orjson.loads(data)
+    return Mark(**fields) if fields.pop("version") == VERSION else None
+
+
+def _checked(data: bytes) -> bytes:
+    return _crc(data) + data
+
+
+def _crc(data: bytes) -> bytes:
+    return b"%08x" % zlib.crc32(data)
+
+
+def _read(path: Path) -> bytes | None:
+    """A file less its checksum; None when there is none, or when it is not right."""
+    try:
+        whole = path.read_bytes()
+    except OSError:
+        return None
+    data = whole[_CRC_SIZE:]
+    return data if whole[:_CRC_SIZE] == _crc(data) else None
