@@ -72,6 +72,8 @@ class Settings:
     state_memory_mb: int = 256
     """MiB that all state of a worker shares with rocksdb: half for its cache and write buffers, half for the entries
     that are in use."""
+    standbys: int = 0
+    """Copies of state that other workers keep up to date, to take over within seconds."""
     create_topics: bool = True
     """Create missing output, dead-letter and internal topics; input topics must exist."""
     latency_target_ms: int = 5_000
@@ -132,7 +134,7 @@ def check(settings: Settings) -> None:
     """Raise ConfigError for values that cannot work, alone or together."""
     for name, least in (
         ("batch_size", 1), ("commit_interval_ms", 1), ("max_poll_wait_ms", 0), ("latency_target_ms", 1),
-        ("transaction_timeout_ms", 1_000), ("state_memory_mb", 8),
+        ("transaction_timeout_ms", 1_000), ("state_memory_mb", 8), ("standbys", 0),
     ):  # fmt: skip
         if getattr(settings, name) < least:
             raise ConfigError(f"{name} is {getattr(settings, name)}; it must be at least {least}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from streampipe.brokers.local import LocalBroker
-from streampipe.brokers.port import Broker
+from streampipe.brokers.port import Broker, GroupInfo
 from streampipe.errors import Unavailable
 
 Kind = Literal["crash-before", "crash-after", "unavailable", "lost-answer"]
@@ -145,6 +145,12 @@ class _Client:
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            return self._broker.effect(self._view, f"{self._kind}.{name}", lambda: method(*arguments, **options))
+            answer = self._broker.effect(self._view, f"{self._kind}.{name}", lambda: method(*arguments, **options))
+            return _as_they_called_themselves(answer) if name == "describe_group" else answer
 
         return call
+
+
+def _as_they_called_themselves(group: GroupInfo) -> GroupInfo:
+    members = [replace(member, client=member.client.rpartition("-")[0]) for member in group.members]
+    return replace(group, members=tuple(members))

@@ -130,6 +130,11 @@ class PrometheusObserver:
         elif done:
             self.restore_duration.record((self._pipeline, store), np.array([spent]))
 
+    def standing_by(self, partitions: int, behind: int) -> None:
+        """Copies of other workers' state."""
+        self._standby_partitions.labels(self._pipeline).set(partitions)
+        self._standby_behind.labels(self._pipeline).set(behind)
+
     def broker_reachable(self, reachable: bool) -> None:
         """Whether broker and registry answered when last asked."""
         self._reachable.set(float(reachable))
@@ -246,6 +251,8 @@ class PrometheusObserver:
         self._assigned = self._gauge("assigned_partitions", "Partitions of this worker.").labels(self._pipeline)
         self._restored = self._counter("restored_records", "Records read back into state.", "store")
         self._remaining = self._gauge("restore_remaining_records", "Records still to be read back.", "store")
+        self._standby_partitions = self._gauge("standby_partitions", "Partitions of state copied from others.")
+        self._standby_behind = self._gauge("standby_lag_records", "Records that these copies are behind.")
         self._restore_left = self._gauge("restore_remaining_seconds", "How long that will take, about.", "store")
         self._reachable = self._gauge("broker_reachable", "1 while broker and registry answer.").labels(self._pipeline)
         self._reachable.set(1.0)  # workers tell changes only

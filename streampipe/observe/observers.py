@@ -72,6 +72,11 @@ class Several:
         for observer in self._observers:
             observer.restoring(store, restored, remaining, seconds)
 
+    def standing_by(self, partitions: int, behind: int) -> None:
+        """Passed on."""
+        for observer in self._observers:
+            observer.standing_by(partitions, behind)
+
     def broker_reachable(self, reachable: bool) -> None:
         """What the worker says."""
         self._heard("worker", reachable)

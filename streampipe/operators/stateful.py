@@ -47,6 +47,17 @@ class StatefulStep(Step):
         """Whether state can be kept when a partition goes."""
         return False
 
+    replicates: bool = False
+    """Whether `replica` and `lend` mean something."""
+
+    def replica(self, partition: int) -> StateStore:
+        """A store for the changelog of a partition that others own, as it is here now."""
+        raise NotImplementedError
+
+    def lend(self, partition: int, replica: StateStore, mark: Mark) -> None:
+        """The partition is to be opened with this replica next, which goes up to `mark`."""
+        raise NotImplementedError
+
     def keep(self, partition: int, mark: Mark) -> None:
         """Leave the state of a partition for whoever opens it next. All of it is flushed; `close` comes next.
 
@@ -87,6 +98,7 @@ class StatefulStep(Step):
 class StoredStep(StatefulStep):
     """A step with a store for each partition, written together with the changelog."""
 
+    replicates = True
     _stores: Stores
     _open: dict[int, StateStore]
     _in_memory: bool = False
@@ -107,7 +119,15 @@ class StoredStep(StatefulStep):
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty."""
-        self._open[partition] = self._stores.open(self.name, partition, in_memory=self._in_memory)
+        self._open[partition] = self.replica(partition)
+
+    def replica(self, partition: int) -> StateStore:
+        """A store for the changelog."""
+        return self._stores.open(self.name, partition, in_memory=self._in_memory)
+
+    def lend(self, partition: int, replica: StateStore, mark: Mark) -> None:
+        """Open it with this store next."""
+        self._stores.lend(self.name, partition, replica, mark)
 
     def mark(self, partition: int) -> Mark | None:
         """How far the store goes that was opened."""

@@ -46,6 +46,9 @@ class NullObserver:
     def restoring(self, store: str, restored: int, remaining: int, seconds: float) -> None:
         """Ignored."""
 
+    def standing_by(self, partitions: int, behind: int) -> None:
+        """Ignored."""
+
     def broker_reachable(self, reachable: bool) -> None:
         """Ignored."""
 

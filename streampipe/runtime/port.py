@@ -11,6 +11,7 @@ import numpy as np
 
 from streampipe.records import IntArray, ProduceBatch, RecordBatch, TopicPartition
 from streampipe.state.kept import Mark
+from streampipe.state.port import StateStore
 
 OUTCOMES = ("filtered", "dropped", "ok", "dlq")
 """Fates of a consumed record, weakest first: a record with several effects counts as the strongest of them."""
@@ -84,6 +85,16 @@ class Task(Protocol):
     """The shortest silence of a partition that means something to it, in seconds; infinity: none does."""
     global_tables: Collection[str]
     """Topics that every worker reads whole, outside the group."""
+
+    @property
+    def replicated(self) -> Mapping[str, tuple[str, Collection[str]]]:
+        """Stores that other workers may have copies of: changelog, and inputs of the sub-topology."""
+
+    def replica(self, store: str, partition: int) -> StateStore:
+        """Where such a copy is written to, as it is here now, for a partition that is not assigned."""
+
+    def lend(self, store: str, partition: int, replica: StateStore, mark: Mark) -> None:
+        """The partition will be assigned: its state is this copy, which goes up to `mark` in the changelog."""
 
     def assign(self, partitions: Collection[TopicPartition]) -> list[Restore]:
         """Take partitions on; returns what to restore before any of their records is processed."""
@@ -175,6 +186,9 @@ class Observer(Protocol):
 
     def restoring(self, store: str, restored: int, remaining: int, seconds: float) -> None:
         """Progress of a restore: records done in this step, records still to do, seconds of this step."""
+
+    def standing_by(self, partitions: int, behind: int) -> None:
+        """How many partitions of other workers' state are copied here, and how many records are still to be copied."""
 
     def broker_reachable(self, reachable: bool) -> None:
         """Whether broker and registry answered when last asked."""

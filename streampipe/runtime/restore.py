@@ -14,7 +14,6 @@ from streampipe.errors import StateCorrupted
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Observer, Restore, Task
 from streampipe.runtime.restore_progress import RestoreProgress
-from streampipe.state.kept import VOID_AFTER_MS, Mark
 
 log = logging.getLogger(__name__)
 
@@ -114,20 +113,15 @@ class Restorer:
         """Where to begin: where the state ends that was kept, if the topic is still the one that it came from."""
         if restore.mark is None:
             return first
-        doubt = self._doubt(restore.mark, restore.source, first, bound)
-        if doubt is None:
+        topic_id = self._admin.describe_topic(restore.source.topic).id
+        if restore.mark.usable(topic_id, first, bound, self._clock.now_ms()):
             return restore.mark.offset
-        log.info("%s of partition %d is restored from the beginning: %s", restore.store, restore.partition, doubt)
+        log.info(
+            "%s of partition %d is restored from the beginning: what was kept is too old, or of another changelog",
+            restore.store, restore.partition,
+        )  # fmt: skip
         task.forget_kept(restore)
         return first
-
-    def _doubt(self, mark: Mark, source: TopicPartition, first: int, bound: int) -> str | None:
-        """Why kept state is not to be used."""
-        if not first <= mark.offset <= bound:
-            return f"it was kept at {mark.offset}, and {source} goes from {first} to {bound}"
-        if self._clock.now_ms() - mark.at_ms > VOID_AFTER_MS:
-            return "it was kept too long ago"
-        return None if self._admin.describe_topic(source.topic).id == mark.topic_id else f"{source.topic} was made anew"
 
     def _below_bound(self, source: TopicPartition, rows: RecordBatch) -> RecordBatch:
         bound = self._bounds[source]

@@ -18,6 +18,7 @@ from streampipe.runtime.job import Job, input_topics
 from streampipe.runtime.partitions import Partitions, without
 from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
+from streampipe.runtime.standby import Standbys
 from streampipe.runtime.uncommitted import Uncommitted
 from streampipe.state.kept import Mark
 
@@ -53,6 +54,7 @@ class Session:
             self.consumer.close()
             raise
         self._mine = Partitions(self.consumer, self.task.subtopologies, job.until)
+        self._standbys = Standbys(job, admin)
         self._rewind = False
         self._lost = False
         self._state: State | None = None
@@ -149,6 +151,7 @@ class Session:
             self.commit()
         self._tables.step(self.task)
         self._restorer.step(self.task)
+        self._standbys.step(self.task, self._mine.owned)
         self._process()
         if self.committer.early and self._touched:
             self._produce_early()
@@ -190,6 +193,7 @@ class Session:
                 self.consumer.seek(partition, starts[partition])
             self._rewind = False
         self._mine.take_on(committed, table_ends)
+        self._standbys.hand_over(self.task, arriving)
         self._restorer.add(self.task.assign(arriving), committed)
         self.activity += 1
         for partition in arriving:
@@ -395,6 +399,7 @@ class Session:
         try:
             self._tables.close()
             self._restorer.close()
+            self._standbys.close()
             self.committer.close()
         finally:
             self.consumer.close()

@@ -16,6 +16,7 @@ from streampipe.operators.table import TableStep
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Restore, SubTopology, TaskOutput
 from streampipe.state.kept import Mark
+from streampipe.state.port import StateStore
 
 Input = SourceStep | TableStep
 
@@ -50,6 +51,24 @@ class TopologyTask:
         self._unsettled: set[tuple[str, int]] = set()
         self._output = TaskOutput()
         self._closed_depth = -1
+
+    @property
+    def replicated(self) -> dict[str, tuple[str, Collection[str]]]:
+        """Stores that other workers may have copies of: changelog, and inputs of the sub-topology."""
+        return {
+            step.name: (step.changelog, (*sub.streams, *sub.tables))
+            for sub, (_, steps) in zip(self.subtopologies, self._stateful, strict=True)
+            for step in steps
+            if step.replicates
+        }
+
+    def replica(self, store: str, partition: int) -> StateStore:
+        """Where such a copy is written to."""
+        return self.stores[store].replica(partition)
+
+    def lend(self, store: str, partition: int, replica: StateStore, mark: Mark) -> None:
+        """The partition will be assigned, with this as its state."""
+        self.stores[store].lend(partition, replica, mark)
 
     def assign(self, partitions: Collection[TopicPartition]) -> list[Restore]:
         """Take partitions on; returns what to restore before any of their records is processed."""

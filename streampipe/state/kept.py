@@ -33,6 +33,10 @@ class Mark:
     shape: str = ""
     """How its entries are written, where they do not say so themselves."""
 
+    def usable(self, topic_id: str, first: int, end: int, now_ms: int) -> bool:
+        """Whether a changelog with this id, of these offsets, goes on where the state ends."""
+        return self.topic_id == topic_id and first <= self.offset <= end and now_ms - self.at_ms <= VOID_AFTER_MS
+
     def save(self, path: Path) -> None:
         """Write it to a file of its own. Raises OSError."""
         path.write_bytes(_checked(orjson.dumps({"version": VERSION, **asdict(self)})))

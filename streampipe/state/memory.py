@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from streampipe.state import kept
 from streampipe.state.kept import Mark
+from streampipe.state.port import StateStore
 
 
 class MemoryStore:
@@ -84,7 +85,15 @@ class MemoryStores:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder, self.keeps = folder, folder is not None
+        self._lent: dict[tuple[str, int], StateStore] = {}
 
-    def open(self, name: str, partition: int, *, in_memory: bool = False) -> MemoryStore:  # noqa: ARG002 - it always is
-        """A store as it was kept, or an empty one."""
+    def lend(self, name: str, partition: int, store: StateStore, mark: Mark) -> None:
+        """Have a store for the next `open`."""
+        store.mark = mark
+        self._lent[name, partition] = store
+
+    def open(self, name: str, partition: int, *, in_memory: bool = False) -> StateStore:  # noqa: ARG002 - it always is
+        """A store as it was lent or kept, or an empty one."""
+        if (lent := self._lent.pop((name, partition), None)) is not None:
+            return lent
         return MemoryStore(self._folder / quote(name, safe="") / f"{partition}.state" if self._folder else None)

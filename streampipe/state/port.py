@@ -38,9 +38,8 @@ class StateStore(Protocol):
     def clear(self) -> None:
         """Forget everything."""
 
-    @property
-    def mark(self) -> Mark | None:
-        """How far it went when it was opened, if it is one that was kept; None: it was opened empty."""
+    mark: Mark | None
+    """How far it went when it was opened; None: it was opened empty."""
 
     def keep(self, mark: Mark) -> None:
         """Close it, but leave everything for whoever opens it next, if that is possible. Raises OSError."""
@@ -60,7 +59,10 @@ class Stores(Protocol):
     """Whether a store that is kept can be opened again."""
 
     def open(self, name: str, partition: int, *, in_memory: bool = False) -> StateStore:
-        """The store of a step (`name`) for one partition, as it was kept or empty. It is closed before that.
+        """The store of a step (`name`) for one partition: as it was lent or kept, or empty. It is closed before that.
 
         `in_memory`: it only holds what goes to slots in memory anyway.
         """
+
+    def lend(self, name: str, partition: int, store: StateStore, mark: Mark) -> None:
+        """The next `open` is to give this store, opened here before, which goes up to `mark` by now."""

@@ -162,6 +162,8 @@ class RocksStores:
     def __init__(self, folder: Path, memory_mb: int, kept: Path | None = None) -> None:
         check_installed()
         self._kept_in, self.keeps = kept, kept is not None
+        self._in_memory = MemoryStores(kept)
+        self._lent: dict[tuple[str, int], StateStore] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = (folder / "lock").open("w")
         try:
@@ -181,14 +183,24 @@ class RocksStores:
         return self._kept // max(1, len({name for name, _ in self._stores}))
 
     def open(self, name: str, partition: int, *, in_memory: bool = False) -> StateStore:
-        """A store as it was kept, or an empty one; one that a discarded task left open is closed first."""
+        """A store as it was lent or kept, or an empty one; one that a discarded task left open is closed first."""
         if in_memory:
-            return MemoryStores(self._kept_in).open(name, partition)
+            return self._in_memory.open(name, partition)
+        if (lent := self._lent.pop((name, partition), None)) is not None:
+            return lent
         self._let_go(name, partition)
         place = Path(quote(name, safe=""), str(partition))
         store = RocksStore(self._folder / place, self._options, self._kept_in / place if self._kept_in else None)
         self._stores[name, partition] = store
         return store
+
+    def lend(self, name: str, partition: int, store: StateStore, mark: Mark) -> None:
+        """Have a store for the next `open`."""
+        if isinstance(store, RocksStore):
+            store.mark = mark
+            self._lent[name, partition] = store
+        else:
+            self._in_memory.lend(name, partition, store, mark)
 
     def _let_go(self, name: str, partition: int) -> None:
         if (old := self._stores.pop((name, partition), None)) is not None:

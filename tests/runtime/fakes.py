@@ -19,6 +19,7 @@ from streampipe.runtime.observer import NullObserver
 from streampipe.runtime.port import OUTCOMES, Restore, State, SubTopology, TaskOutput
 from streampipe.runtime.worker import Worker
 from streampipe.state.kept import Mark
+from streampipe.state.port import StateStore
 
 PARTITIONS = 3
 
@@ -87,6 +88,7 @@ class CountingTask:
     """
 
     idle_after_s = 30.0
+    replicated: Mapping[str, tuple[str, Collection[str]]] = {}
 
     def __init__(self, names: Names, log: Log | None = None, tables: bool = False, global_tables: bool = False) -> None:
         self.names, self.log = names, log or Log()
@@ -120,6 +122,12 @@ class CountingTask:
 
     def restored(self, what: Restore) -> None:
         """Its counts are what they are."""
+
+    def replica(self, store: str, partition: int) -> StateStore:
+        raise AssertionError(f"there are no copies of {store}[{partition}]")
+
+    def lend(self, store: str, partition: int, replica: StateStore, mark: Mark) -> None:
+        raise AssertionError(f"there are no copies of {store}[{partition}]: {replica} {mark}")
 
     def forget_kept(self, what: Restore) -> None:
         """It never came with anything."""
@@ -204,6 +212,7 @@ class Watcher(NullObserver):
         self.reachable: list[bool] = []
         self.produced_counts: Counter[str] = Counter()
         self.restores: list[tuple[str, int, int]] = []
+        self.standing: list[tuple[int, int]] = []
         self.oldest: list[dict[TopicPartition, int | None]] = []
 
     def state(self, state: State) -> None:
@@ -224,6 +233,9 @@ class Watcher(NullObserver):
 
     def restoring(self, store: str, restored: int, remaining: int, seconds: float) -> None:
         self.restores.append((store, restored, remaining))
+
+    def standing_by(self, partitions: int, behind: int) -> None:
+        self.standing.append((partitions, behind))
 
     def broker_reachable(self, reachable: bool) -> None:
         self.reachable.append(reachable)

@@ -12,6 +12,7 @@ import pytest
 from streampipe import Processor, Session, Tumbling, agg
 from streampipe.brokers.simulated import Kind
 from streampipe.errors import ProcessingStopped
+from streampipe.runtime import standby
 from streampipe.testing import Input, Simulation, simulate
 from tests.operators.pipelines import avro
 from tests.proof import PROVING
@@ -77,9 +78,12 @@ def test_a_run_without_faults_gives_what_the_definition_says(calm: Simulation) -
 
 @pytest.mark.proof
 @pytest.mark.parametrize("ten", range(SEEDS // 10))
-def test_no_fault_of_any_seed_changes_what_comes_out(ten: int, schemas: str, calm: Simulation) -> None:
+def test_no_fault_of_any_seed_changes_what_comes_out(
+    ten: int, schemas: str, calm: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standby, "LOOK_S", 0.05)
     for seed in range(10 * ten, 10 * ten + 10):
-        run = simulate(shop(), orders(24), seed=seed, schemas=schemas)
+        run = simulate(shop(), orders(24), seed=seed, schemas=schemas, settings={"standbys": seed % 2})
         assert told(run) == told(calm), (seed, run.faults, run.happened)
 
 
