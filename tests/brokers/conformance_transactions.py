@@ -210,6 +210,23 @@ class TransactionConformance:
         assert_fenced(lab, {tp: 1}, stranger.consumer.group_metadata())
         stranger.close()
 
+    def test_offsets_that_were_sent_before_those_the_group_has_come_too_late(self, lab: Lab) -> None:
+        source, group = lab.topic(), unique("group")
+        tp = TopicPartition(source, 0)
+        member = lab.member(group, source)
+        settle([member], [tp])
+        first, second = lab.producer(unique("tx")), lab.producer(unique("tx"))
+        for producer, offset in ((first, 5), (second, 3)):
+            producer.begin()
+            producer.send_offsets({tp: offset}, member.consumer.group_metadata())
+        second.commit()
+        first.commit()
+        eventually(lambda: lab.admin.committed(group) == {tp: 3}, "the offset sent last is the group's")
+        first.begin()
+        first.send_offsets({tp: 4}, member.consumer.group_metadata())
+        first.commit()
+        eventually(lambda: lab.admin.committed(group) == {tp: 4}, "a later one counts again")
+
     def test_committed_waits_for_pending_transactional_offsets(self, lab: Lab, broker: Broker) -> None:
         source, group = lab.topic(), unique("group")
         tp = TopicPartition(source, 0)

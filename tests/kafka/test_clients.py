@@ -17,8 +17,8 @@ from streampipe.brokers.kafka.consumer import KafkaConsumer
 from streampipe.brokers.kafka.errors import Translator
 from streampipe.brokers.kafka.producer import KafkaProducer
 from streampipe.brokers.kafka.settings import KafkaSettings
-from streampipe.errors import ConfigError, StreampipeError, TransactionAborted, Unavailable
-from streampipe.records import TopicPartition
+from streampipe.errors import ConfigError, Fenced, StreampipeError, TransactionAborted, Unavailable
+from streampipe.records import ProduceBatch, TopicPartition
 
 ERRORS = Translator("kafka:test:9092", KafkaSettings("test:9092"))
 ZERO, ONE = TopicPartition("in", 0), TopicPartition("in", 1)
@@ -167,6 +167,25 @@ def test_an_abort_that_could_not_replace_its_client_can_be_called_again() -> Non
     producer.abort()
     producer.begin()
     assert [name for name, _ in fresh.calls] == ["list_topics", "init_transactions", "begin_transaction"]
+
+
+@pytest.mark.parametrize("call", ["poll", "flush"])
+@pytest.mark.parametrize("told", ["as it is", "as a cause", "not at all"])
+def test_a_zombie_hears_that_it_is_one_whichever_call_the_fatal_error_comes_out_of(call: str, told: str) -> None:
+    fatal: Exception = KafkaException(KafkaError(KafkaError._FENCED, "fenced", fatal=True))
+    if told != "as it is":  # delivery callbacks of the same call ran into the exception that was set
+        error = SystemError("a method returned what it should not have returned")
+        error.__cause__ = fatal if told == "as a cause" else None
+        fatal = error
+    topics = {"out": SimpleNamespace(partitions={0: None}, error=None)}
+    client = Scripted(list_topics=[SimpleNamespace(topics=topics)], **{call: [fatal]})
+    producer = KafkaProducer(lambda _: client, ERRORS, transactional=True, timeout_s=1)  # type: ignore[arg-type,return-value] # as a client
+    producer.begin()
+    producer.produce(ProduceBatch("out", [None], [b"v"], partitions=[0]))
+    with pytest.raises(Fenced):
+        producer.flush()
+    with pytest.raises(Fenced):
+        producer.commit()
 
 
 def test_a_client_that_closes_is_not_asked_for_its_membership_since_it_may_never_answer() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
@@ -71,7 +72,7 @@ class KafkaProducer:
             else:
                 self._partitioner(batch.topic)
             self._queue(batch, partitions)
-            self._producer.poll(0)
+            self._serve(0)
         except StreampipeError as error:
             if self._transactional:
                 self._failed = self._failed or error
@@ -118,7 +119,7 @@ class KafkaProducer:
     def _produce_when_there_is_room(self, topic: str, *row: Any) -> None:
         deadline = time.monotonic() + self._timeout_s
         while True:
-            self._producer.poll(0.05)
+            self._serve(0.05)
             try:
                 self._producer.produce(topic, *row)
             except BufferError:
@@ -130,7 +131,7 @@ class KafkaProducer:
     def flush(self) -> None:
         """Wait until every record is acknowledged. Raises the first error of a record, or Unavailable."""
         deadline = time.monotonic() + self._timeout_s
-        while self._producer.flush(_SLICE_S):
+        while self._served(lambda: self._producer.flush(_SLICE_S)):
             if time.monotonic() > deadline:
                 raise self._errors.unreachable(f"records unacknowledged for {self._timeout_s:.0f} s")
         if self._failed is not None:
@@ -138,6 +139,30 @@ class KafkaProducer:
             if not self._transactional:
                 self._failed, self._too_large = None, 0
             raise failed
+
+    def _serve(self, wait_s: float) -> None:
+        """Let librdkafka call back."""
+        self._served(lambda: self._producer.poll(wait_s))
+
+    def _served(self, call: Callable[[], int]) -> int:
+        """What the call gives; 0 when it raised what is a record's error from then on.
+
+        A fatal error, as that of a zombie, is raised by whichever call it finds, whatever `error_cb` there is: as a
+        KafkaError, which is no exception class, so that only a bare except sees it. Delivery callbacks that come after
+        it in the same call die of it, or undo it: then it is a SystemError that arrives, with its cause or without.
+        """
+        try:
+            return call()
+        except:  # noqa: E722 - see above; what is none of this is raised again
+            raised: Any = sys.exc_info()[1]
+            told = [raised, getattr(raised, "__cause__", None)]
+            errors = [e if isinstance(e, KafkaError) else kafka_error(e) for e in told if e is not None]
+            error = next(filter(None, errors), None)
+            if error is None and not isinstance(raised, SystemError):
+                raise
+        lost = Fenced(f"producing on broker {self._errors.name}: a fatal error; open another client")
+        self._failed = self._failed or (self._classified(error, "producing") if error else lost)
+        return 0
 
     def begin(self) -> None:
         """Start a transaction."""
@@ -161,7 +186,7 @@ class KafkaProducer:
 
     def commit(self) -> None:
         """Commit. Raises TransactionAborted or Fenced: nothing is visible; Unavailable: the outcome is unknown."""
-        self._producer.poll(0)
+        self._serve(0)
         self._refuse_failed()
         self._in_time("committing a transaction", self._producer.commit_transaction)
         self._open = False

@@ -32,7 +32,7 @@ CREATE TABLE transactions (
 CREATE TABLE transaction_partitions (
     partition_id INTEGER, txn INTEGER, first_offset INTEGER NOT NULL, PRIMARY KEY (partition_id, txn)) WITHOUT ROWID;
 CREATE TABLE transaction_offsets (
-    group_name TEXT, topic TEXT, partition INTEGER, txn INTEGER, offset INTEGER NOT NULL,
+    group_name TEXT, topic TEXT, partition INTEGER, txn INTEGER, offset INTEGER NOT NULL, sent INTEGER NOT NULL,
     PRIMARY KEY (group_name, topic, partition, txn)) WITHOUT ROWID;
 CREATE TABLE groups (name TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (
@@ -42,8 +42,10 @@ CREATE TABLE assignments (
     group_name TEXT, topic TEXT, partition INTEGER, owner TEXT, since INTEGER NOT NULL DEFAULT 0, target TEXT,
     PRIMARY KEY (group_name, topic, partition)) WITHOUT ROWID;
 CREATE TABLE offsets (
-    group_name TEXT, topic TEXT, partition INTEGER, offset INTEGER NOT NULL,
-    PRIMARY KEY (group_name, topic, partition)) WITHOUT ROWID
+    group_name TEXT, topic TEXT, partition INTEGER, offset INTEGER NOT NULL, sent INTEGER NOT NULL,
+    PRIMARY KEY (group_name, topic, partition)) WITHOUT ROWID;
+CREATE TABLE sequence (sent INTEGER NOT NULL);
+INSERT INTO sequence VALUES (0)
 """
 
 Row = tuple[Any, ...]
@@ -124,6 +126,12 @@ class Database:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+
+    def next_sent(self) -> int:
+        """Inside a write: a number for offsets that are sent now, larger than all before."""
+        self.execute("UPDATE sequence SET sent = sent + 1")
+        [(sent,)] = self.query("SELECT sent FROM sequence")
+        return int(sent)
 
     def query(self, sql: str, *parameters: object) -> list[Row]:
         """All rows."""

@@ -156,8 +156,9 @@ def pending(db: Database, group: str) -> set[TopicPartition]:
 
 def set_committed(db: Database, group: str, offsets: Offsets) -> None:
     """Inside a write: store offsets."""
-    rows = [(group, tp.topic, tp.partition, offset) for tp, offset in offsets.items()]
-    db.execute_many("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?)", rows)
+    sent = db.next_sent()
+    rows = [(group, tp.topic, tp.partition, offset, sent) for tp, offset in offsets.items()]
+    db.execute_many("INSERT OR REPLACE INTO offsets VALUES (?, ?, ?, ?, ?)", rows)
 
 
 def check_empty(db: Database, group: str) -> None:

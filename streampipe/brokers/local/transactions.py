@@ -51,14 +51,18 @@ def add_partition(db: Database, txn: int, partition_id: int, first_offset: int) 
 
 def add_offsets(db: Database, txn: int, group: str, offsets: Offsets) -> None:
     """Make consumed offsets part of the transaction."""
-    sql = "INSERT OR REPLACE INTO transaction_offsets VALUES (?, ?, ?, ?, ?)"
-    db.execute_many(sql, [(group, tp.topic, tp.partition, txn, offset) for tp, offset in offsets.items()])
+    sql, sent = "INSERT OR REPLACE INTO transaction_offsets VALUES (?, ?, ?, ?, ?, ?)", db.next_sent()
+    db.execute_many(sql, [(group, tp.topic, tp.partition, txn, offset, sent) for tp, offset in offsets.items()])
 
 
 def commit(db: Database, txn: int) -> None:
-    """Let readers pass and make the offsets the group's."""
-    sql = """INSERT OR REPLACE INTO offsets
-             SELECT group_name, topic, partition, offset FROM transaction_offsets WHERE txn = ?"""
+    """Let readers pass and make the offsets the group's, but for those that were sent before what the group has now.
+
+    So does Kafka's group coordinator (`OffsetMetadataManager.replayEndTransactionMarker`).
+    """
+    sql = """INSERT INTO offsets
+             SELECT group_name, topic, partition, offset, sent FROM transaction_offsets WHERE txn = ?
+             ON CONFLICT DO UPDATE SET offset = excluded.offset, sent = excluded.sent WHERE excluded.sent > sent"""
     db.execute(sql, txn)
     _forget(db, txn)
 
