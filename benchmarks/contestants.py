@@ -78,6 +78,7 @@ def contestants(*, workers2: bool) -> list[Contestant]:
         if job == "c":
             often = _streampipe(job, name="streampipe (commits every 100 ms)", once=True, commit_interval_ms="100")
             found += [often, _streampipe(job, "--at-least-once", name="streampipe (at-least-once)", once=True)]
+            found.append(_streampipe(job, name="streampipe (RocksDB)", once=True, state="rocksdb"))
         if workers2 and job in ("a", "c"):
             found.append(_streampipe(job, "--workers", "2", name="streampipe (2 workers)", once=True))
     return found

@@ -13,6 +13,7 @@ from streampipe.operators.join_buffer import BODY, KEY, Entries, Probe
 from streampipe.operators.join_state import with_state
 from streampipe.operators.waiting import WaitingStep
 from streampipe.records import IntArray
+from streampipe.state.port import Stores
 from streampipe.topology.nodes import Deduplicate
 
 
@@ -21,12 +22,12 @@ class DeduplicateStep(WaitingStep):
 
     timed = False  # nothing waits for time to pass
 
-    def __init__(self, node: Deduplicate, effects: Effects, schema: pa.Schema) -> None:
+    def __init__(self, node: Deduplicate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         assert node.key is not None
         check_key_columns(node.name, node.key, schema)
         kept = pa.schema([schema.field(name) for name in node.key])
         reach_ms = node.within_ms + node.grace_ms
-        super().__init__(node.name, effects, node.changelog, node.key, node.late, [(kept, reach_ms)])
+        super().__init__(node.name, effects, node.changelog, node.key, node.late, [(kept, reach_ms)], stores)
         self._within_ms, self._grace_ms = node.within_ms, node.grace_ms
         self.schema = schema
 

@@ -24,6 +24,7 @@ from streampipe.operators.join_state import with_state
 from streampipe.operators.table_lookup import added_columns
 from streampipe.operators.waiting import WaitingStep
 from streampipe.records import IntArray
+from streampipe.state.port import Stores
 from streampipe.topology.nodes import StreamJoin
 
 LEFT, RIGHT = 0, 1
@@ -56,11 +57,11 @@ class _Rows:
 class StreamJoinStep(WaitingStep):
     """Joins what comes in through `ports`, left and right."""
 
-    def __init__(self, node: StreamJoin, effects: Effects, left: pa.Schema, right: pa.Schema) -> None:
+    def __init__(self, node: StreamJoin, effects: Effects, left: pa.Schema, right: pa.Schema, stores: Stores) -> None:
         assert node.key is not None
         reaches = node.after_ms + node.grace_ms, node.before_ms + node.grace_ms
         sides = list(zip((left, right), reaches, strict=True))
-        super().__init__(node.name, effects, node.changelog, node.key, node.late, sides)
+        super().__init__(node.name, effects, node.changelog, node.key, node.late, sides, stores)
         self.idle_after_s = None if node.idle_after_ms is None else node.idle_after_ms / 1000
         _check_keys(node, left, right)
         self._added = added_columns(node, left, right.names, node.key, "the right stream")

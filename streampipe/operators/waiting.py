@@ -14,21 +14,27 @@ from streampipe.operators.frame import Frame, Mask
 from streampipe.operators.grouping import distinct_keys, group, null_rows
 from streampipe.operators.join_buffer import Entries, JoinBuffer
 from streampipe.operators.join_state import STREAM_TIME, JoinStateCodec
-from streampipe.operators.stateful import StatefulStep
-from streampipe.operators.stream_time import LAST_TIME, StreamTimes
+from streampipe.operators.stateful import StoredStep
+from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
 from streampipe.operators.windowed import iso
 from streampipe.policies import LatePolicy
-from streampipe.records import IntArray, ProduceBatch, RecordBatch
+from streampipe.records import IntArray, ProduceBatch
+from streampipe.state.kept import Mark
+from streampipe.state.port import Stores
 
 
-class WaitingStep(StatefulStep):
-    """Keeps records in `_sides`, each until stream time is `reach_ms` beyond its own."""
+class WaitingStep(StoredStep):
+    """Keeps records in `_sides`, each until stream time is `reach_ms` beyond its own.
+
+    Its stores hold what comes from the changelog, and what is kept, and are empty in between.
+    """
 
     timed = True
+    _in_memory = True
 
     def __init__(
         self, name: str, effects: Effects, changelog: str, key: Sequence[str], late: LatePolicy,
-        sides: Sequence[tuple[pa.Schema, int]],
+        sides: Sequence[tuple[pa.Schema, int]], stores: Stores,
     ) -> None:  # fmt: skip
         """`sides`: the columns that are kept of each, and for how long."""
         super().__init__(name, effects)
@@ -38,8 +44,7 @@ class WaitingStep(StatefulStep):
         self._codec = JoinStateCodec(name, self._schemas)
         self._times = StreamTimes()
         self._numbers: Counter[int] = Counter()
-        self._restoring: dict[int, dict[bytes, bytes]] = {}
-        self._open: set[int] = set()
+        self._stores, self._open = stores, {}
         self._gone: list[tuple[int, bytes]] = []
 
     # --- records ------------------------------------------------------------------------------------------------
@@ -114,25 +119,13 @@ class WaitingStep(StatefulStep):
             self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
 
     def open(self, partition: int) -> None:
-        """Take a partition on, its state empty."""
-        self._open.add(partition)
+        """Take a partition on, its state empty, or as it was kept."""
+        super().open(partition)
         self._times.open(partition)
-        self._restoring[partition] = {}
-
-    def restore(self, partition: int, batch: RecordBatch) -> None:
-        """Apply changelog records."""
-        held = self._restoring[partition]
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            if key is None:
-                continue
-            if value is None:
-                held.pop(key, None)
-            else:
-                held[key] = value
 
     def restored(self, partition: int) -> None:
         """What waited comes back. Raises StateCorrupted."""
-        held = self._restoring.pop(partition)
+        held = dict(self._open[partition].range())
         if STREAM_TIME in held:
             self._times.restore(partition, self._codec.decode_time(held[STREAM_TIME]))
         for side, buffer in enumerate(self._sides):
@@ -140,11 +133,21 @@ class WaitingStep(StatefulStep):
             if entries is not None:
                 self._numbers[partition] = max(self._numbers[partition], int(entries.meta["seq"].max()) + 1)
                 buffer.add(entries)
+        self._open[partition].clear()
+
+    def keep(self, partition: int, mark: Mark) -> None:
+        """Keep what waits."""
+        store, time = self._open[partition], self._times[partition]
+        for side, buffer in enumerate(self._sides):
+            for entries in buffer.of(partition):
+                store.put_many(*self._codec.encode(side, entries))
+        if time != NEVER:
+            store.put(STREAM_TIME, self._codec.encode_time(time))
+        super().keep(partition, mark)
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
-        self._open.discard(partition)
-        self._restoring.pop(partition, None)
+        super().close(partition)
         self._times.close(partition)
         self._numbers.pop(partition, None)
         for buffer in self._sides:

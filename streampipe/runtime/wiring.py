@@ -87,7 +87,8 @@ class Wiring:
                 return tables, tables.schema
             case nodes.StreamJoin():
                 left, right = node.inputs
-                join = StreamJoinStep(node, self._effects, self._columns[id(left)], self._columns[id(right)])
+                columns = self._columns[id(left)], self._columns[id(right)]
+                join = StreamJoinStep(node, self._effects, *columns, self._stores)
                 for before, port in zip((left, right), join.ports, strict=True):
                     self._steps[id(before)].children.append(port)
                 return join, join.schema
@@ -130,7 +131,7 @@ class Wiring:
             case nodes.RunningAggregate():
                 return RunningStep(node, self._effects, schema, self._stores)
             case nodes.Deduplicate():
-                return DeduplicateStep(node, self._effects, schema)
+                return DeduplicateStep(node, self._effects, schema, self._stores)
             case nodes.StatefulHandle():
                 output, defaults = self._events_of(node)
                 return StatefulFunctionStep(node, self._effects, schema, output, defaults, self._sleep, self._stores)

@@ -21,7 +21,7 @@ from streampipe.schemas.codec import AvroDecoder, AvroEncoder
 from streampipe.schemas.registry.local import LocalRegistry
 from streampipe.state.port import Stores
 from tests.operators.pipelines import avro
-from tests.runtime.fakes import Names, Watcher, read, settings
+from tests.runtime.fakes import PARTITIONS, Names, Watcher, read, settings
 
 START_MS = 1_767_225_600_000
 
@@ -38,7 +38,9 @@ class Shop:
     totals: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        (self.folder / f"{self.names.input}.avsc").write_text(avro("Order", user="string", n="long"))
+        self.refunds = f"{self.names.app}.refunds"
+        for topic in (self.names.input, self.refunds):
+            (self.folder / f"{topic}.avsc").write_text(avro("Order", user="string", n="long"))
         (self.folder / f"{self.names.table}.avsc").write_text(avro("User", user="string", full="string"))
         self.registry = LocalRegistry(str(self.folder / "registry.db"))
         p = Processor(self.names.app)
@@ -47,9 +49,14 @@ class Shop:
         orders.window(Tumbling("1d"), emit="updates", name="days").agg(n=agg.sum("n")).to(f"{self.names.app}.days")
         orders.window(Session("1d"), emit="updates", name="visits").agg(n=agg.sum("n")).to(f"{self.names.app}.visits")
         orders.join(users, on="user").to(f"{self.names.app}.named")
+        refunds = p.source(self.refunds, key="user")
+        orders.join(refunds, on="user", within="1d", prefix="other_", name="pairs").to(f"{self.names.app}.paired")
+        orders.deduplicate(within="1d", name="first").to(f"{self.names.app}.first")
         self.topology = p.topology
         with closing(self.broker.admin()) as admin:
+            admin.create_topic(self.refunds, PARTITIONS)
             prepare_topics(self.topology, admin, create=True)
+        self._produce(self.refunds, [{"user": f"u{n}", "n": n} for n in range(50)])
         self._produce(self.names.table, [{"user": f"u{n}", "full": f"U{n}"} for n in range(50)])
 
     def feed(self, count: int) -> None:
@@ -90,6 +97,8 @@ class Shop:
             told = {row["user"]: row["n"] for row in rows.columns.to_pylist() if not row.get("retracted")}
             assert told == dict(self.totals), topic
         assert len(read(self.broker, f"{self.names.app}.named")) == self.fed
+        assert len(read(self.broker, f"{self.names.app}.paired")) == self.fed
+        assert len(read(self.broker, f"{self.names.app}.first")) == len(self.totals)
 
 
 def restored(watcher: Watcher) -> Counter[str]:
