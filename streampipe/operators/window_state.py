@@ -85,12 +85,12 @@ class WindowStateCodec:
 
     def decode(self, slots: Table, partition: int, keys: Sequence[bytes], values: Sequence[bytes]) -> IntArray:
         """Put stored entries of a partition into slots, and say which. Raises StateCorrupted."""
-        size = self._value.itemsize
-        if min(map(len, values)) < size:
-            raise StateCorrupted(f"state {self._name!r}: a value is too short")
-        heads = np.frombuffer(b"".join([value[:size] for value in values]), self._value)
-        self._sealer.check(heads, [zlib.crc32(value[HEAD.itemsize :]) for value in values])
-        rows = heads["row"]
+        head, size = HEAD.itemsize, self._value.itemsize
+        self._long_enough(values, head)
+        heads = np.frombuffer(b"".join([value[:head] for value in values]), HEAD)
+        self._sealer.check(heads, [zlib.crc32(value[head:]) for value in values])
+        self._long_enough(values, size)
+        rows = np.frombuffer(b"".join([value[head:size] for value in values]), self._row)
         at = self.place(slots, partition, *parse_window_keys(keys))
         for column in self.columns:
             getattr(slots, column)[at] = rows[column]
@@ -104,6 +104,10 @@ class WindowStateCodec:
             for slot, value in zip(at.tolist(), values, strict=True):
                 self._load(slot, value, size)
         return at
+
+    def _long_enough(self, values: Sequence[bytes], size: int) -> None:
+        if min(map(len, values)) < size:
+            raise StateCorrupted(f"state {self._name!r}: a value is too short")
 
     def _load(self, slot: int, payload: bytes, start: int) -> None:
         try:

@@ -148,13 +148,13 @@ def fresh(case: Case) -> tuple[Slots, Accumulator]:
     one = accumulator("n", "a", case.aggregate, case.kind)
     slots = Slots([one])
     zeros = np.zeros(GROUPS, np.int64)
-    assert sorted(slots.find(zeros, zeros, [b"%d" % g for g in range(GROUPS)])) == list(range(GROUPS))
+    assert sorted(slots.find(zeros, zeros, [b"[%d]" % g for g in range(GROUPS)])) == list(range(GROUPS))
     return slots, one
 
 
 def feed(case: Case, slots: Slots, one: Accumulator, rows: Sequence[Row]) -> None:
     """Add rows as one batch."""
-    keys = [b"%d" % g for g, _, _ in rows]
+    keys = [b"[%d]" % g for g, _, _ in rows]
     zeros = np.zeros(len(rows), np.int64)
     column = pa.array([v for _, v, _ in rows], physical(case.kind)).cast(case.kind)
     one.update(slots.find(zeros, zeros, keys), Column(arrow=column), np.array([t for *_, t in rows], np.int64))
@@ -168,7 +168,7 @@ def physical(kind: pa.DataType) -> pa.DataType:
 
 def results(case: Case, slots: Slots, one: Accumulator) -> list[Any]:
     zeros = np.zeros(GROUPS, np.int64)
-    array = one.result(slots.find(zeros, zeros, [b"%d" % g for g in range(GROUPS)]))
+    array = one.result(slots.find(zeros, zeros, [b"[%d]" % g for g in range(GROUPS)]))
     assert array.type == one.result_type
     array.validate(full=True)
     if case.kind == TIME and case.aggregate.kind in ("max", "first"):
@@ -235,10 +235,10 @@ def test_no_cut_into_batches_changes_a_digit(made: tuple[Case, list[list[Row]]],
 def test_merging_parts_gives_what_feeding_them_one_after_the_other_gives(made: tuple[Case, list[list[Row]]]) -> None:
     case, parts = made
     slots, one = fresh(case)
-    whole = slots.find(*(np.zeros(GROUPS, np.int64),) * 2, [b"%d" % g for g in range(GROUPS)])
+    whole = slots.find(*(np.zeros(GROUPS, np.int64),) * 2, [b"[%d]" % g for g in range(GROUPS)])
     later: list[np.ndarray] = []
     for part in parts[1:]:
-        keys = [b"%d,%d" % (len(later), g) for g in range(GROUPS)]
+        keys = [b"[%d,%d]" % (len(later), g) for g in range(GROUPS)]
         at = slots.find(*(np.zeros(GROUPS, np.int64),) * 2, keys)
         later.append(at)
         column = pa.array([v for _, v, _ in part], physical(case.kind)).cast(case.kind)
@@ -299,7 +299,7 @@ def test_where_order_means_nothing_merging_in_any_order_gives_the_same(data: st.
         feed(case, slots, one, parts[0])
         feed(case, slots, one, [(1, v, t) for _, v, t in parts[1]])
         zeros = np.zeros(GROUPS, np.int64)
-        at = slots.find(zeros, zeros, [b"%d" % g for g in range(GROUPS)])
+        at = slots.find(zeros, zeros, [b"[%d]" % g for g in range(GROUPS)])
         one.merge(at[:1], at[1:2])
         got.append(results(case, slots, one)[0])
     assert same(got[:1], got[1:])
