@@ -18,6 +18,7 @@ from streampipe.runtime.job import Job, input_topics
 from streampipe.runtime.partitions import Partitions, without
 from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
+from streampipe.runtime.silence import Silence
 from streampipe.runtime.standby import Standbys
 from streampipe.runtime.uncommitted import Uncommitted
 from streampipe.state.kept import Mark
@@ -55,6 +56,7 @@ class Session:
             raise
         self._mine = Partitions(self.consumer, self.task.subtopologies, job.until)
         self._standbys = Standbys(job, admin)
+        self._silence = Silence(admin, self._clock, job.app_id, job.transactional_id)
         self._rewind = False
         self._lost = False
         self._state: State | None = None
@@ -156,6 +158,7 @@ class Session:
         if self.committer.early and self._touched:
             self._produce_early()
         self._follow_clock()
+        self._notice_silence()
 
     def drain(self) -> None:
         """Commit what is processed, as the last thing this member does; what is only polled is left to others."""
@@ -280,6 +283,13 @@ class Session:
         if silent_s:
             self.task.advance(self._clock.now_ms(), silent_s)
             self._touched = True
+
+    def _notice_silence(self) -> None:
+        busy = self._polled or self._pending or self._restoring or self._mine.arriving or self._retry_at
+        if busy or self._rewind:
+            self._silence.heard()
+        else:
+            self._silence.look(self._mine.owned, self._mine.paused, self.consumer.position)
 
     # -- commit ----------------------------------------------------------------------------------------------
 
