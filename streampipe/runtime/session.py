@@ -15,12 +15,13 @@ from streampipe.runtime.commit import Committer, MemberFenced, emitting, open_co
 from streampipe.runtime.global_tables import GlobalTables
 from streampipe.runtime.idle import IdlePartitions
 from streampipe.runtime.job import Job, input_topics
+from streampipe.runtime.keeping import keep_state
 from streampipe.runtime.partitions import Partitions, without
 from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
+from streampipe.runtime.silence import Silence
 from streampipe.runtime.standby import Standbys
 from streampipe.runtime.uncommitted import Uncommitted
-from streampipe.state.kept import Mark
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class Session:
             raise
         self._mine = Partitions(self.consumer, self.task.subtopologies, job.until)
         self._standbys = Standbys(job, admin)
+        self._silence = Silence(admin, self._clock, job.app_id, job.transactional_id)
         self._rewind = False
         self._lost = False
         self._state: State | None = None
@@ -156,6 +158,7 @@ class Session:
         if self.committer.early and self._touched:
             self._produce_early()
         self._follow_clock()
+        self._notice_silence()
 
     def drain(self) -> None:
         """Commit what is processed, as the last thing this member does; what is only polled is left to others."""
@@ -281,6 +284,13 @@ class Session:
             self.task.advance(self._clock.now_ms(), silent_s)
             self._touched = True
 
+    def _notice_silence(self) -> None:
+        busy = self._polled or self._pending or self._restoring or self._mine.arriving or self._retry_at
+        if busy or self._rewind:
+            self._silence.heard()
+        else:
+            self._silence.look(self._mine.owned, self._mine.paused, self.consumer.position)
+
     # -- commit ----------------------------------------------------------------------------------------------
 
     def close_windows(self) -> bool:
@@ -324,29 +334,14 @@ class Session:
         self._observer.committed("ok", seconds, self.uncommitted.counts(offsets), latencies)
 
     def _keep(self, gone: set[TopicPartition]) -> None:
-        """Keep the state that goes with these partitions, all of it committed, for when they are back here.
+        """Keep the state that goes with these partitions, all of it committed."""
+        going = [what for what in self.task.kept(gone) if what.partition not in self._restorer.partitions]
+        if going:
+            keep_state(self.task, going, self._mine.committed, self._admin, self._confirm, self._clock.now_ms())
 
-        The ends of the changelogs come first, and then another commit: if this member was still the owner then,
-        nobody else can have written before those ends.
-        """
-        going = [r for r in self.task.kept(gone) if r.partition not in self._restorer.partitions]
-        if not going:
-            return
-        try:
-            ids = {topic: self._admin.describe_topic(topic).id for topic in {r.source.topic for r in going}}
-            logs = [r.source for r in going if r.upto == "end"]
-            ends = {**self._mine.committed, **self._admin.offsets(logs, "latest", "read_uncommitted")}
-        except StreampipeError as error:
-            log.info("state is not kept: %s", error)
-            return
-        self.committer.commit(TaskOutput(), self._mine.positions(self._pending), self.consumer.group_metadata())
-        now_ms = self._clock.now_ms()
-        try:
-            for what in going:
-                if what.source in ends:
-                    self.task.keep(what, Mark(ids[what.source.topic], ends[what.source], now_ms))
-        except OSError as error:
-            log.warning("state is not kept: %s", error)
+    def _confirm(self) -> None:
+        positions, metadata = self._mine.positions(self._pending), self.consumer.group_metadata()
+        self.committer.commit(TaskOutput(), positions, metadata)
 
     def _produce_early(self) -> None:
         output = emitting(self.task.take)
