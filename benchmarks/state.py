@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.state_cases import BATCH, CASES, Figures, of_case, of_tables
+from streampipe.cli.working import collect_seldom
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -37,6 +38,7 @@ def main(
 ) -> None:
     """Measure windows, joins, functions with state and restores."""
     if inside:
+        collect_seldom()
         name, _, kind = inside.partition("/")
         figures = of_tables(kind, records) if name == "tables" else of_case(name, records, keep=kind != "memory")
         sys.stdout.buffer.write(orjson.dumps(asdict(figures)))

@@ -91,8 +91,14 @@ def run_one(
             stack.enter_context(_reporting(report / f"{slot}-{os.getpid()}.json", look))
         else:
             stack.enter_context(StatusLine(work.session.out, look, work.sources, total))
-        gc.freeze()  # what is loaded by now stays: a full collection need not walk it again and again
+        collect_seldom()
         return run_until_signalled(worker), look()
+
+
+def collect_seldom() -> None:
+    """Let Python's collector of cycles look at a worker's many objects less often; hardly any of them are cycles."""
+    gc.freeze()  # what is loaded by now stays: a full collection need not walk it again and again
+    gc.set_threshold(100_000, 20, 100)
 
 
 @contextmanager

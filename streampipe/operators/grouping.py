@@ -143,12 +143,14 @@ def check_state_key(node: str, columns: Sequence[str], types: Sequence[pa.DataTy
 
 _ESCAPED = r'[\x00-\x1f"\\]'
 """What JSON writes otherwise than as it is."""
+_FEW = 200
+"""So many keys are sooner done one by one than in columns."""
 
 
 def state_keys(columns: Sequence[Column], groups: Groups) -> list[bytes]:
     """The key of each group as a compact JSON array, times as integers."""
     values = [pl.Series(pl.from_arrow(as_physical(column.take(groups.first).arrow))) for column in columns]
-    texts = list(map(_json, values))
+    texts = list(map(_json, values)) if len(groups) > _FEW else [None]
     if any(text is None for text in texts):
         # copies, since what orjson gives keeps the four kilobytes that it was written into
         return [bytes(memoryview(orjson.dumps(key))) for key in zip(*(v.to_list() for v in values), strict=True)]
@@ -168,7 +170,7 @@ def columns_of_keys(keys: Sequence[bytes], kinds: Sequence[pa.DataType]) -> list
     """And back: a column for each part of these keys. Raises StateCorrupted."""
     types = [as_physical(pa.array([], kind)).type for kind in kinds]
     try:
-        values = [_of_json(keys, types[0])] if len(kinds) == 1 else _parts(keys, types)
+        values = [_of_json(keys, types[0])] if len(kinds) == 1 and len(keys) > _FEW else _parts(keys, types)
     except (ValueError, TypeError, pa.ArrowException, pl.exceptions.PolarsError):
         raise StateCorrupted(
             "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
@@ -189,6 +191,8 @@ def _of_json(keys: Sequence[bytes], kind: pa.DataType) -> pa.Array:
 
 def _parts(keys: Sequence[bytes], kinds: Sequence[pa.DataType]) -> list[pa.Array]:
     rows = orjson.loads(b"[" + b",".join(keys) + b"]")
+    if len(rows) != len(keys):
+        raise ValueError("one of the keys is not one value")
     return [pa.array([row[i] for row in rows], kind) for i, kind in enumerate(kinds)]
 
 

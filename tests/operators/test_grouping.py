@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streampipe.errors import StateCorrupted, TopologyError
+from streampipe.operators import grouping
 from streampipe.operators.frame import Column
 from streampipe.operators.grouping import (
     Groups,
@@ -76,8 +77,17 @@ _PARTS = {
 }
 
 
-@given(st.data(), st.lists(st.sampled_from(list(_PARTS)), min_size=1, max_size=3))
-def test_state_keys_are_compact_json_and_come_back_as_they_went(data: st.DataObject, kinds: list[pa.DataType]) -> None:
+@pytest.mark.parametrize("few", [0, 200], ids=["in columns", "one by one"])
+@given(data=st.data(), kinds=st.lists(st.sampled_from(list(_PARTS)), min_size=1, max_size=3))
+def test_state_keys_are_compact_json_and_come_back_as_they_went(
+    few: int, data: st.DataObject, kinds: list[pa.DataType]
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(grouping, "_FEW", few)
+        _there_and_back(data, kinds)
+
+
+def _there_and_back(data: st.DataObject, kinds: list[pa.DataType]) -> None:
     rows = data.draw(st.lists(st.tuples(*(_PARTS[kind] for kind in kinds)), min_size=1, max_size=5, unique=True))
     arrays = [pa.array(values, as_physical(pa.array([], kind)).type).cast(kind)
               for values, kind in zip(zip(*rows, strict=True), kinds, strict=True)]  # fmt: skip
