@@ -11,6 +11,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 
@@ -39,7 +40,8 @@ class Mark:
 
     def save(self, path: Path) -> None:
         """Write it to a file of its own. Raises OSError."""
-        path.write_bytes(_checked(orjson.dumps({"version": VERSION, **asdict(self)})))
+        data = orjson.dumps({"version": VERSION, **asdict(self)})
+        path.write_bytes(_crc(data) + data)
 
     @classmethod
     def load(cls, path: Path) -> Mark | None:
@@ -56,9 +58,11 @@ def write(path: Path, mark: Mark, entries: Mapping[bytes, bytes]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     head = orjson.dumps({"version": VERSION, **asdict(mark), "count": len(entries)})
     lengths = [np.array([*map(len, part)], ">u4").tobytes() for part in (entries, entries.values())]
+    parts = [head, b"\n", *lengths, b"".join(entries), b"".join(entries.values())]
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with partial.open("wb") as file:
-        file.write(_checked(b"".join([head, b"\n", *lengths, *entries, *entries.values()])))
+        file.write(_crc(*parts))
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -84,12 +88,8 @@ def _mark(data: bytes) -> Mark | None:
     return Mark(**fields) if fields.pop("version") == VERSION else None
 
 
-def _checked(data: bytes) -> bytes:
-    return _crc(data) + data
-
-
-def _crc(data: bytes) -> bytes:
-    return b"%08x" % zlib.crc32(data)
+def _crc(*parts: bytes) -> bytes:
+    return b"%08x" % reduce(lambda crc, part: zlib.crc32(part, crc), parts, 0)
 
 
 def _read(path: Path) -> bytes | None:

@@ -124,8 +124,11 @@ class RocksStore:
             self.close()
             return
         self._closed = True
-        self._db.flush()
-        self._db.close()
+        try:
+            self._db.flush()
+            self._db.close()
+        except Exception as error:  # RocksDB's own, of whatever kind, as on a disk that is full
+            raise OSError(str(error)) from error
         mark.save(self._folder / _MARK)
         shutil.rmtree(self._kept, ignore_errors=True)
         self._kept.parent.mkdir(parents=True, exist_ok=True)

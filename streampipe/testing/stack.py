@@ -262,11 +262,18 @@ class Stack:
         return False
 
 
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A free loopback port below the ephemeral range, where no outgoing connection can take it during a restart."""
-    for port in random.sample(range(20_000, 32_000), 1_000):
+    """A free loopback port below the ephemeral range, where no outgoing connection can take it during a restart.
+
+    None is given twice: whoever got the first one may not listen yet.
+    """
+    for port in random.sample([*{*range(20_000, 32_000)} - _GIVEN], 1_000):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
+            _GIVEN.add(port)
             return port
     raise StackUnavailable("no free loopback port between 20000 and 32000")
 

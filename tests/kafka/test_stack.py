@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -60,6 +61,11 @@ def javas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     return tmp_path
+
+
+def test_no_port_is_given_twice_whatever_chance_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(random, "sample", lambda ports, count: sorted(ports)[:count])
+    assert len({free_port() for _ in range(20)}) == 20
 
 
 def test_the_oldest_java_that_is_new_enough_is_used(javas: Path) -> None:
