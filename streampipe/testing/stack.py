@@ -270,7 +270,8 @@ def free_port() -> int:
 
     None is given twice: whoever got the first one may not listen yet.
     """
-    for port in random.sample([*{*range(20_000, 32_000)} - _GIVEN], 1_000):
+    ports: list[int] = random.sample([*{*range(20_000, 32_000)} - _GIVEN], 1_000)
+    for port in ports:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             _GIVEN.add(port)
