@@ -9,7 +9,7 @@ import fastavro
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from streampipe.schemas.avro import RowCodec, parse
@@ -43,6 +43,7 @@ def _evolved(text: str, data: st.DataObject) -> str:
 
 @given(schemas_with_values(), st.data())
 def test_an_evolved_reader_sees_what_fastavro_resolves(generated: tuple[str, list[Any]], data: st.DataObject) -> None:
+    assume(not _would_be_promoted(orjson.loads(generated[0])))
     writer, reader = parse(generated[0]), _evolved(generated[0], data)
     bodies = RowCodec(writer).write(pa.array(generated[1], physical_type(writer)))
     node = parse(reader)
@@ -56,6 +57,16 @@ def test_an_evolved_reader_sees_what_fastavro_resolves(generated: tuple[str, lis
     decoded = decoder(generated[0], reader).decode(framed(bodies))
     assert set(failing_rows(decoded)) == failing
     assert [untagged(node, value) for value in physical(decoded.columns, node)] == expected
+
+
+def _would_be_promoted(node: Any) -> bool:
+    """Whether a union has text and a decimal, which fastavro reads text as when it is not told that it is one."""
+    if isinstance(node, dict):
+        return any(map(_would_be_promoted, node.values()))
+    if not isinstance(node, list):
+        return False
+    decimal = any(isinstance(kind, dict) and kind.get("type") == "bytes" and "logicalType" in kind for kind in node)
+    return (decimal and "string" in node) or any(map(_would_be_promoted, node))
 
 
 def _without_logical(node: Any) -> Any:
