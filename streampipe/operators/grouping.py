@@ -11,10 +11,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streampipe.errors import StateCorrupted, TopologyError
+from streampipe.errors import TopologyError
 from streampipe.operators.frame import Column, Mask
 from streampipe.records import IntArray
 from streampipe.schemas.keys import encode_keys
+from streampipe.state.codec import foreign_key
 
 _INT64 = np.iinfo(np.int64)
 
@@ -172,9 +173,7 @@ def columns_of_keys(keys: Sequence[bytes], kinds: Sequence[pa.DataType]) -> list
     try:
         values = [_of_json(keys, types[0])] if len(kinds) == 1 and len(keys) > _FEW else _parts(keys, types)
     except (ValueError, TypeError, pa.ArrowException, pl.exceptions.PolarsError):
-        raise StateCorrupted(
-            "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
-        ) from None
+        raise foreign_key() from None
     return [array.cast(kind) for array, kind in zip(values, kinds, strict=True)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from streampipe.operators.effects import Step
 from streampipe.records import ProduceBatch, RecordBatch
 from streampipe.state.kept import Mark
-from streampipe.state.port import StateStore, Stores
+from streampipe.state.port import StateStore, Stores, put_named
 
 
 class StatefulStep(Step):
@@ -148,8 +148,7 @@ class StoredStep(StatefulStep):
 
     def restore(self, partition: int, batch: RecordBatch) -> None:
         """Apply changelog records."""
-        named = [(k, v) for k, v in zip(batch.keys, batch.values, strict=True) if k is not None]
-        self._open[partition].put_many([k for k, _ in named], [v for _, v in named])
+        put_named(self._open[partition], batch.keys, batch.values)
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""

@@ -18,7 +18,7 @@ from streampipe.runtime.job import Job
 from streampipe.runtime.port import Task
 from streampipe.runtime.restore import STEP_RECORDS, by_partition
 from streampipe.state.kept import Mark
-from streampipe.state.port import StateStore
+from streampipe.state.port import StateStore, put_named
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class _Copy:
     entries: StateStore
     topic_id: str
     position: int
+    read_at_ms: int
+    """When it was last read on, by the wall clock."""
 
 
 class Standbys:
@@ -41,27 +43,28 @@ class Standbys:
         self._job, self._admin, self._clock = job, admin, job.clock
         self._copies: dict[TopicPartition, _Copy] = {}
         self._reader: Reader | None = None
-        self._next_look_s = 0.0
+        self._next_look_s = self._again_s = 0.0
 
     def step(self, task: Task, owned: Collection[TopicPartition]) -> None:
         """Read on, at most one batch; now and then, see whose copies are wanted here. Whatever fails is tried later."""
-        if not self._job.settings.standbys:
+        now = self._clock.monotonic_s()
+        if not self._job.settings.standbys or now < self._again_s:
             return
         try:
-            now = self._clock.monotonic_s()
             if now >= self._next_look_s:
                 self._next_look_s = now + LOOK_S
                 self._look(task, owned)
             self._read_on()
         except StreampipeError as error:
-            log.info("no standbys for now: %s", error)
-            self.close()
+            log.info("standbys are not read on for now: %s", error)  # what they are by now stays true
+            self._again_s = now + LOOK_S
+            self._reopen()
 
     def hand_over(self, task: Task, arriving: Collection[TopicPartition]) -> None:
         """Partitions come here: what there is of their state is where the task will look for it."""
         for source, copy in list(self._copies.items()):
             if any(TopicPartition(topic, source.partition) in arriving for topic in task.replicated[copy.store][1]):
-                mark = Mark(copy.topic_id, copy.position, self._clock.now_ms())
+                mark = Mark(copy.topic_id, copy.position, copy.read_at_ms)
                 task.lend(copy.store, source.partition, copy.entries, mark)
                 del self._copies[source]
                 self._reopen()
@@ -104,16 +107,18 @@ class Standbys:
 
     def _begin(self, task: Task, new: dict[TopicPartition, str]) -> None:
         """Begin with what was kept here, if it is of the same topic, else with nothing."""
+        now_ms = self._clock.now_ms()
         ids = {topic: self._admin.describe_topic(topic).id for topic in {source.topic for source in new}}
         firsts, ends = (self._admin.offsets(list(new), at, "read_uncommitted") for at in ("earliest", "latest"))
         for source, store in new.items():
             entries, first = task.replica(store, source.partition), firsts[source]
             mark = entries.mark
-            if mark is not None and mark.usable(ids[source.topic], first, ends[source], self._clock.now_ms()):
-                first = mark.offset
+            if mark is not None and mark.usable(ids[source.topic], first, ends[source], now_ms):
+                first, at_ms = mark.offset, mark.at_ms
             else:
                 entries.clear()
-            self._copies[source] = _Copy(store, entries, ids[source.topic], first)
+                at_ms = now_ms
+            self._copies[source] = _Copy(store, entries, ids[source.topic], first, at_ms)
         log.info("standby for %d partitions of state", len(self._copies))
         self._reopen()
 
@@ -124,10 +129,10 @@ class Standbys:
             return
         for batch in self._reader.poll(STEP_RECORDS, 0.0):
             for source, rows in by_partition(batch):
-                named = [(k, v) for k, v in zip(rows.keys, rows.values, strict=True) if k is not None]
-                self._copies[source].entries.put_many([k for k, _ in named], [v for _, v in named])
+                put_named(self._copies[source].entries, rows.keys, rows.values)
+        now_ms = self._clock.now_ms()
         for source, copy in self._copies.items():
-            copy.position = max(copy.position, self._reader.position(source))
+            copy.position, copy.read_at_ms = max(copy.position, self._reader.position(source)), now_ms
 
     def _reopen(self) -> None:
         if self._reader is not None:

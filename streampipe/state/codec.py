@@ -37,11 +37,16 @@ def parse_window_keys(names: Sequence[bytes]) -> tuple[list[bytes], IntArray]:
     """Keys and window starts of state keys. Raises StateCorrupted."""
     keys = [name[:-_START_SIZE] for name in names]
     if not all(map(bytes.startswith, keys, repeat(b"["))) or not all(map(bytes.endswith, keys, repeat(b"]"))):
-        raise StateCorrupted(
-            "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
-        )
+        raise foreign_key()
     data = np.frombuffer(b"".join([name[-_START_SIZE:] for name in names]), ">u8")
     return keys, (data.astype(np.uint64) ^ _SIGN).view(np.int64)
+
+
+def foreign_key() -> StateCorrupted:
+    """What a state key is that cannot be parsed."""
+    return StateCorrupted(
+        "a state key is not one that this version writes; rebuild with: streampipe state reset MODULE --rebuild"
+    )
 
 
 class Sealer:

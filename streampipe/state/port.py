@@ -66,3 +66,9 @@ class Stores(Protocol):
 
     def lend(self, name: str, partition: int, store: StateStore, mark: Mark) -> None:
         """The next `open` is to give this store, opened here before, which goes up to `mark` by now."""
+
+
+def put_named(store: StateStore, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+    """Apply records of a changelog, in order; one without key says nothing."""
+    named = [(key, value) for key, value in zip(keys, values, strict=True) if key is not None]
+    store.put_many([key for key, _ in named], [value for _, value in named])

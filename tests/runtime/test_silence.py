@@ -14,7 +14,7 @@ from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Admin, Broker, GroupInfo, Member
 from streampipe.brokers.simulated import VirtualClock
 from streampipe.errors import ClientLost
-from streampipe.records import RecordBatch, TopicPartition
+from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 from streampipe.runtime import silence
 from streampipe.runtime.silence import AGAIN_S, SILENT_S, Silence
 from tests.runtime.fakes import Names, await_true, committed, fill, numbered, oracle, results, running
@@ -150,3 +150,29 @@ def test_a_worker_whose_client_went_deaf_goes_on_with_another_one(
         await_true(lambda: sum(committed(broker, names.app).values()) == 100)
     assert results(broker, names) == oracle(numbered(5, 20))
     assert "hears nothing" in caplog.text
+
+
+def test_who_is_at_the_end_of_what_was_committed_and_aborted_is_never_suspected(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silence, "SILENT_S", 0.3)
+    found: list[str | None] = []
+    missed = Silence._missed
+
+    def noted(self: Silence, *given: Any) -> str | None:
+        found.append(missed(self, *given))
+        return found[-1]
+
+    monkeypatch.setattr(Silence, "_missed", noted)
+    names = Names(names.app, repartitioned=True)  # behind its own transactions, whose markers are the last thing there
+    writer = broker.producer(f"{names.app}-writer")
+    for commits in (True, False):
+        writer.begin()
+        writer.produce(ProduceBatch(names.input, [b"k0", b"k1"], [b"0", b"0"], [1000, 1000]))
+        writer.commit() if commits else writer.abort()
+    writer.close()
+    with running(worker_of(broker, names)):
+        await_true(lambda: sum(at > 0 for at in committed(broker, names.app).values()) >= 2, 60)
+        found.clear()
+        await_true(lambda: len(found) >= 5, 60)
+    assert found[-4:] == [None] * 4
