@@ -35,17 +35,18 @@ class StatefulStep(Step):
         """Take a partition on, its state empty, or as it was kept."""
         raise NotImplementedError
 
-    def mark(self, partition: int) -> Mark | None:  # noqa: ARG002 - for those that keep something
+    def mark(self, partition: int) -> Mark | None:
         """How far the state goes that an opened partition came with; None: it is empty."""
-        return None
+        raise NotImplementedError
 
     def forget_kept(self, partition: int) -> None:
         """What an opened partition came with is not to be used."""
+        raise NotImplementedError
 
     @property
     def keeps(self) -> bool:
         """Whether state can be kept when a partition goes."""
-        return False
+        raise NotImplementedError
 
     replicates: bool = False
     """Whether `replica` and `lend` mean something."""
@@ -63,6 +64,7 @@ class StatefulStep(Step):
 
         Raises OSError.
         """
+        raise NotImplementedError
 
     def restore(self, partition: int, batch: RecordBatch) -> None:
         """Apply records of the changelog, in order. Raises StateCorrupted."""
