@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks import data, measure, profiler, report
-from benchmarks.contestants import JOBS, Contestant, chosen, contestants
+from benchmarks.contestants import Contestant, chosen, contestants
 from benchmarks.kafka import Kafka, cleared
 from benchmarks.measure import Figures
 from benchmarks.ratios import ratios
@@ -43,20 +43,23 @@ def main(
     cap: Annotated[float, typer.Option(min=1, help="Seconds that a contestant may take.")] = 180,
     json: Annotated[str, typer.Option(metavar="FILE|-", help="Write the figures as JSON.")] = "",
     docs: Annotated[str, typer.Option(metavar="FILE", help="Write this even after a partial run.")] = "",
-    profile: Annotated[str, typer.Option(metavar="JOB", help="Only profile the streampipe worker of a job.")] = "",
+    profile: Annotated[
+        str, typer.Option(metavar="WHO", help="Only profile a worker: c, 'c:streampipe (RocksDB)'.")
+    ] = "",
 ) -> None:
     """Measure streampipe against loops written by hand, on one real Kafka, and print the ratios."""
     try:
         picked = chosen(only.split(","), contestants(workers2=workers2))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    if profile and profile not in JOBS:
-        raise typer.BadParameter(f"--profile {profile}: choose from {', '.join(JOBS)}")
+    workers = {c.key.removesuffix(":streampipe"): c for c in contestants(workers2=False) if "streampipe" in c.name}
+    if profile and profile not in workers:
+        raise typer.BadParameter(f"--profile {profile}: choose from {', '.join(workers)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that contestants and topics go away then as well
     try:
         with _kafka() as (kafka, about), cleared(kafka):
             if profile:
-                raise typer.Exit(_profile(kafka, profile, records, cap))
+                raise typer.Exit(_profile(kafka, workers[profile], records, cap))
             figures = run(kafka, picked, records, min(slow_records, records), rounds, cap)
     except StackUnavailable as error:
         _STDERR.print(f"[red]{error}[/red]")
@@ -77,15 +80,15 @@ def run(
     """Run the contestants one after the other, in rounds, with a progress bar each on standard error."""
     figures: list[Figures] = []
     with _progress() as bar:
-        for size in sorted({slow_records if contestant.slow else records for contestant in picked}):
-            kafka.fill(size, bar("input", size))
+        for what in dict.fromkeys(contestant.input(records, slow_records) for contestant in picked):
+            kafka.fill(what, bar(f"input {what}", what.records))
         for round_ in range(1, rounds + 1):
             for contestant in picked:
                 if contestant.once and round_ > 1:
                     continue
-                size = slow_records if contestant.slow else records
+                what = contestant.input(records, slow_records)
                 label = contestant.key if rounds == 1 else f"{contestant.key} ({round_}/{rounds})"
-                figures.append(measure.measure(kafka, contestant, size, round_, cap_s, bar(label, size)))
+                figures.append(measure.measure(kafka, contestant, what, round_, cap_s, bar(label, what.records)))
     return figures
 
 
@@ -119,14 +122,14 @@ def _kafka() -> Iterator[tuple[Kafka, str]]:
         yield Kafka(bootstrap or stack.bootstrap, registry or stack.registry_url), about
 
 
-def _profile(kafka: Kafka, job: str, records: int, cap_s: float) -> int:
-    worker = next(c for c in contestants(workers2=False) if (c.job, c.name) == (job, "streampipe"))
+def _profile(kafka: Kafka, worker: Contestant, records: int, cap_s: float) -> int:
     with TemporaryDirectory(prefix="bench-") as folder, _progress() as bar:
         file = Path(folder) / "profile"
         command = (sys.executable, "-m", "benchmarks.profiler", str(file), *worker.command[3:])
-        kafka.fill(records, bar("input", records))
+        what = worker.input(records, records)
+        kafka.fill(what, bar("input", records))
         profiled = replace(worker, command=command)
-        figures = measure.measure(kafka, profiled, records, 1, cap_s, bar(f"{worker.key} profiled", records))
+        figures = measure.measure(kafka, profiled, what, 1, cap_s, bar(f"{worker.key} profiled", records))
         if file.exists():
             sys.stdout.write(profiler.top(file))
     for problem in figures.wrong:

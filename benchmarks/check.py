@@ -17,12 +17,12 @@ _CHUNK = 50_000
 _MEASURE = {"a": "late", "b": "dep_delay", "d": "late"}
 
 
-def differences(kafka: Kafka, setup: Setup, job: str, records: int) -> list[str]:
+def differences(kafka: Kafka, setup: Setup, job: str, what: data.Input) -> list[str]:
     """What is not as it must be, in words; empty when everything is right."""
     kafka.await_no_open_transaction(setup.output)
     chunks = (rows(kafka, values) for values in committed(setup))
     got = windows(chunks) if job == "c" else totals(chunks, job)
-    return compare(got, data.expected(job, records), data.GROUPS[job])
+    return compare(got, data.expected(job, what), data.GROUPS[job])
 
 
 def compare(got: pl.DataFrame, want: pl.DataFrame, group: list[str]) -> list[str]:
@@ -44,7 +44,7 @@ def totals(chunks: Iterator[pl.DataFrame], job: str) -> pl.DataFrame:
         chunk.group_by(group).agg(pl.len().cast(pl.Int64).alias("n"), late.sum().alias("total")) for chunk in chunks
     ]
     if not parts:
-        return data.expected(job, 1).clear()
+        return data.expected(job, data.Input(1)).clear()
     return pl.concat(parts).group_by(group).agg(pl.col("n").sum(), pl.col("total").sum())
 
 
@@ -62,7 +62,7 @@ def windows(chunks: Iterator[pl.DataFrame]) -> pl.DataFrame:
         for chunk in chunks
     ]
     if not parts:
-        return data.expected("c", 1).clear()
+        return data.expected("c", data.Input(1)).clear()
     return pl.concat(parts).unique(["origin", "window_start"], keep="last", maintain_order=True)
 
 

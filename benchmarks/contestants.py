@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from benchmarks import events
+from benchmarks.data import Input
 from benchmarks.setup import Setup
 
 _JOBS = Path(__file__).with_name("jobs")
@@ -20,6 +21,8 @@ TITLES = {
     "c": "(c) tumbling hour: count, sum, max; exactly-once",
     "d": "(d) Python function, a dictionary in and one out",
 }
+KEYS = {"10 keys": 10, "10 thousand keys": 10_000, "1 million keys": 1_000_000}
+"""How many keys there are where that is compared."""
 SCHEMAS = {"bare": events.LATE, "a": events.LATE, "b": events.NAMED, "c": events.HOURLY, "d": events.ALERT}
 
 
@@ -33,6 +36,8 @@ class Contestant:
     progress: Literal["output", "group"]
     slow: bool = False
     """Handles records one at a time: gets fewer of them."""
+    keys: int | None = None
+    """How many keys its input has, if not those of the others."""
     once: bool = False
     """Runs in the first round only."""
     settings: tuple[tuple[str, str], ...] = ()
@@ -42,6 +47,10 @@ class Contestant:
     def key(self) -> str:
         """How --only and the figures name it."""
         return f"{self.job}:{self.name}"
+
+    def input(self, records: int, slow_records: int) -> Input:
+        """What it is given."""
+        return Input(slow_records if self.slow else records, self.keys)
 
     def environment(self, setup: Setup) -> dict[str, str]:
         """Everything it has to know."""
@@ -54,11 +63,13 @@ def _loop(name: str, module: str, job: str) -> Contestant:
     return Contestant(name, job, command, _progress(job), slow=module == "hand")
 
 
-def _streampipe(job: str, *flags: str, name: str = "streampipe", once: bool = False, **settings: str) -> Contestant:
+def _streampipe(
+    job: str, *flags: str, name: str = "streampipe", once: bool = False, keys: int | None = None, **settings: str
+) -> Contestant:
     module = str(_JOBS / f"{JOBS[job]}.py")
     command = (sys.executable, "-m", "streampipe.cli.main", "run", module, "--port", "0", *flags)
     variables = tuple((f"STREAMPIPE_{setting.upper()}", value) for setting, value in settings.items())
-    return Contestant(name, job, command, _progress(job), once=once, settings=variables)
+    return Contestant(name, job, command, _progress(job), once=once, keys=keys, settings=variables)
 
 
 def _progress(job: str) -> Literal["output", "group"]:
@@ -79,6 +90,9 @@ def contestants(*, workers2: bool) -> list[Contestant]:
             often = _streampipe(job, name="streampipe (commits every 100 ms)", once=True, commit_interval_ms="100")
             found += [often, _streampipe(job, "--at-least-once", name="streampipe (at-least-once)", once=True)]
             found.append(_streampipe(job, name="streampipe (RocksDB)", once=True, state="rocksdb"))
+            found += [
+                _streampipe(job, name=f"streampipe ({said})", once=True, keys=keys) for said, keys in KEYS.items()
+            ]
         if workers2 and job in ("a", "c"):
             found.append(_streampipe(job, "--workers", "2", name="streampipe (2 workers)", once=True))
     return found

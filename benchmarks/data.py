@@ -2,11 +2,14 @@
 
 All four partitions get the same records. Placement is by the hash of the key and the three airports hash to two
 partitions only, so each flight departs four times, from EWR0, EWR1, … instead of EWR: one name for each partition.
+Where it is said how many keys there are, it departs from one of so many places at random instead.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +26,27 @@ HOUR_MS = 3_600_000
 MONTH_MS = 31 * 24 * HOUR_MS
 MAX_RECORDS = 50_000_000
 """More would begin before 1970, as the last month is the real January 2013."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """So many records; from so many places (`keys`), if that is said."""
+
+    records: int
+    keys: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.records}" if self.keys is None else f"{self.records}-{self.keys}-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """Records of the input topic."""
+
+    values: list[bytes]
+    keys: list[bytes]
+    partitions: list[int]
+    times_ms: list[int]
 
 
 @cache
@@ -59,15 +83,29 @@ def months(records: int) -> list[int]:
 
 
 @cache
-def flights(records: int) -> pl.DataFrame:
+def flights(what: Input) -> pl.DataFrame:
     """What is in the input topic, without the fields that no job reads."""
     needed = month().select("origin", "dest", "carrier", "dep_delay", "at")
-    return pl.concat([needed.with_columns(pl.col("at") + shift) for shift in months(records)]).head(records)
+    rows = pl.concat([needed.with_columns(pl.col("at") + shift) for shift in months(what.records)]).head(what.records)
+    return rows if what.keys is None else rows.with_columns(_places(what.records, what.keys))
 
 
-def values(flight_schema: int) -> list[bytes]:
-    """One month as framed Avro."""
-    return _framed(month().select(FLIGHT_FIELDS), FLIGHT, flight_schema)
+def _places(records: int, keys: int) -> pl.Series:
+    numbers = pl.Series("origin", np.random.default_rng(1).integers(0, keys, records))
+    return pl.select(pl.format("P{}", numbers).alias("origin")).to_series()
+
+
+def in_topic(what: Input, flight_schema: int) -> Iterator[Month]:
+    """What goes into the input topic, month by month."""
+    same: list[bytes] = []
+    for first, shift in zip(range(0, what.records, len(month())), months(what.records), strict=True):
+        rows = month().head(what.records - first).with_columns(pl.col("at") + shift)
+        if what.keys is not None:
+            rows = rows.with_columns(flights(what)["origin"].slice(first, len(rows)))
+        if what.keys is not None or len(same) != len(rows):
+            same = _framed(rows.select(FLIGHT_FIELDS), FLIGHT, flight_schema)
+        keys = [origin.encode() for origin in rows["origin"].to_list()]
+        yield Month(same, keys, _partitions(keys), rows["at"].to_list())
 
 
 def airlines() -> pl.DataFrame:
@@ -92,7 +130,7 @@ def _framed(rows: pl.DataFrame, schema: str, schema_id: int) -> list[bytes]:
     return [frame + value for value in encoded]
 
 
-def partitions(keys: list[bytes]) -> list[int]:
+def _partitions(keys: list[bytes]) -> list[int]:
     """Where librdkafka's default partitioner puts these keys."""
     known = {key: zlib.crc32(key) % PARTITIONS for key in set(keys)}
     return [known[key] for key in keys]
@@ -108,12 +146,12 @@ GROUPS = {
 
 
 @cache
-def expected(job: str, records: int) -> pl.DataFrame:
+def expected(job: str, what: Input) -> pl.DataFrame:
     """Sums over a job's right output by `GROUPS`, computed from the CSV by Polars alone.
 
     Columns after the group: `n` outputs (in (c): flights) and `total` minutes of delay; (c) also has `worst`.
     """
-    rows = flights(records)
+    rows = flights(what)
     rows = rows.join(airlines(), on="carrier") if job == "b" else rows.drop_nulls("dep_delay")
     late = pl.col("dep_delay")
     severity = (
@@ -127,6 +165,6 @@ def expected(job: str, records: int) -> pl.DataFrame:
     return totals.sort(GROUPS[job])
 
 
-def outputs(job: str, records: int) -> int | None:
+def outputs(job: str, what: Input) -> int | None:
     """How many records a job must write; None for (c), where that depends on the commits."""
-    return None if job == "c" else int(np.sum(expected(job, records)["n"].to_numpy()))
+    return None if job == "c" else int(np.sum(expected(job, what)["n"].to_numpy()))

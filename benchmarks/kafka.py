@@ -34,12 +34,12 @@ class Kafka:
     def __post_init__(self) -> None:
         self._admin = _ADMIN.AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
         self.registry = SchemaRegistryClient({"url": self.registry_url, "timeout": 10})
-        self._inputs: dict[int, str] = {}
+        self._inputs: dict[data.Input, str] = {}
         self._asking: tuple[str, Consumer] | None = None
         self._runs = 0
 
-    def setup(self, schema: str, records: int) -> Setup:
-        """A fresh group and fresh outputs on the input of so many records; `fill` it before."""
+    def setup(self, schema: str, what: data.Input) -> Setup:
+        """A fresh group and fresh outputs on this input; `fill` it before."""
         self._runs += 1
         run = f"{self.prefix}-{self._runs}"
         output, changelog = f"{run}-output", f"{run}-hand-changelog"
@@ -48,7 +48,7 @@ class Kafka:
         return Setup(
             bootstrap=self.bootstrap,
             registry=self.registry_url,
-            flights=self._inputs[records],
+            flights=self._inputs[what],
             airlines=self._airlines(),
             output=output,
             changelog=changelog,
@@ -119,23 +119,21 @@ class Kafka:
         """Text of a schema."""
         return str(self.registry.get_schema(schema_id).schema_str)
 
-    def fill(self, records: int, progress: Callable[[float], None]) -> None:
-        """Make the input topic of so many records; `progress` is called with those done."""
-        topic = self._inputs[records] = f"{self.prefix}-flights-{records}"
+    def fill(self, what: data.Input, progress: Callable[[float], None]) -> None:
+        """Make an input topic; `progress` is called with the records done."""
+        topic = self._inputs[what] = f"{self.prefix}-flights-{what}"
         self.create(topic, PARTITIONS, _FOR_EVER)
-        values, at = data.values(self.register(topic, events.FLIGHT)), data.month()["at"].to_list()
-        keys = [origin.encode() for origin in data.month()["origin"].to_list()]
-        partitions = data.partitions(keys)
         producer = Producer({"bootstrap.servers": self.bootstrap, **PRODUCER})
         produce, done = producer.produce, 0
-        for shift in data.months(records):
-            for value, key, partition, time_ms in zip(values[: records - done], keys, partitions, at, strict=False):
-                produce(topic, value, key, partition, None, None, time_ms + shift)
+        for month in data.in_topic(what, self.register(topic, events.FLIGHT)):
+            rows = zip(month.values, month.keys, month.partitions, month.times_ms, strict=True)
+            for value, key, partition, time_ms in rows:
+                produce(topic, value, key, partition, None, None, time_ms)
             _flush(producer)
-            done = min(records, done + len(values))
+            done += len(month.values)
             progress(done)
-        if sum(self.end_offsets(topic)) != records:
-            raise RuntimeError(f"topic {topic} does not hold the {records} records that were produced")
+        if sum(self.end_offsets(topic)) != what.records:
+            raise RuntimeError(f"topic {topic} does not hold the {what.records} records that were produced")
 
     def _airlines(self) -> str:
         topic = f"{self.prefix}-airlines"

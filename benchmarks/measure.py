@@ -55,20 +55,20 @@ class _Sample:
 
 
 def measure(
-    kafka: Kafka, contestant: Contestant, records: int, round_: int, cap_s: float, progress: Callable[[float], None]
+    kafka: Kafka, contestant: Contestant, what: data.Input, round_: int, cap_s: float, progress: Callable[[float], None]
 ) -> Figures:
     """Run it on fresh topics until all is done or `cap_s` seconds are over, check its output, and clean up.
 
     `progress` is called with the records done. Input topics stay for the next contestant.
     """
-    setup = kafka.setup(SCHEMAS[contestant.job], records)
+    setup = kafka.setup(SCHEMAS[contestant.job], what)
     try:
         with _running(contestant, setup) as (process, errors):
-            watch = _Watch(kafka, contestant, setup, records, ProcessTree(process.pid))
+            watch = _Watch(kafka, contestant, setup, what, ProcessTree(process.pid))
             ended = watch.until_done(process, cap_s, progress)
             wrong = [f"ended by itself with exit code {ended}: {_last_line(errors)}"] if ended is not None else []
         if not wrong and watch.finished and contestant.job != "bare":
-            wrong = check.differences(kafka, setup, contestant.job, records)
+            wrong = check.differences(kafka, setup, contestant.job, what)
         return watch.figures(round_, tuple(wrong))
     finally:
         kafka.clear(setup.group)
@@ -77,9 +77,10 @@ def measure(
 class _Watch:
     """Samples of one run."""
 
-    def __init__(self, kafka: Kafka, contestant: Contestant, setup: Setup, records: int, tree: ProcessTree) -> None:
-        self._kafka, self._contestant, self._setup, self._records, self._tree = kafka, contestant, setup, records, tree
-        self._outputs = data.outputs(contestant.job, records) if contestant.progress == "output" else None
+    def __init__(self, kafka: Kafka, contestant: Contestant, setup: Setup, what: data.Input, tree: ProcessTree) -> None:
+        self._kafka, self._contestant, self._setup, self._tree = kafka, contestant, setup, tree
+        self._records = what.records
+        self._outputs = data.outputs(contestant.job, what) if contestant.progress == "output" else None
         self._launch = self._sample()
         self._first: _Sample | None = None
         self._last = self._launch

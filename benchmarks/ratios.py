@@ -31,6 +31,8 @@ COMPARISONS = (
     Comparison("c", "streampipe", "columnar loop"),
     Comparison("c", "streampipe", _ALO, 0.85),
     Comparison("c", "streampipe (commits every 100 ms)", "streampipe"),
+    Comparison("c", "streampipe (10 thousand keys)", "streampipe (10 keys)"),
+    Comparison("c", "streampipe (1 million keys)", "streampipe (10 keys)", 0.5),
     Comparison("a", "columnar loop", "hand-written"),
     Comparison("c", "columnar loop", "hand-written"),
     Comparison("a", "streampipe (2 workers)", "streampipe"),

@@ -6,7 +6,7 @@ Nothing here knows a broker. `n` below is the number of records of a batch; ever
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -145,15 +145,7 @@ def partition_of(key: bytes, partitions: int) -> int:
     return zlib.crc32(key) % partitions
 
 
-class Partitioner(dict[bytes, int]):
-    """`partition_of` with a memory, since keys repeat: `partitioner[key]`, one look-up for a key seen before."""
-
-    def __init__(self, partitions: int) -> None:
-        super().__init__()
-        self.partitions = partitions
-
-    def __missing__(self, key: bytes) -> int:
-        if len(self) >= 200_000:  # bounded: keys may be unique
-            self.clear()
-        found = self[key] = partition_of(key, self.partitions)
-        return found
+def partitions_of(keys: Sequence[bytes | None], partitions: int, keyless: Iterator[int]) -> list[int]:
+    """`partition_of` each key, written out for speed; a record without key goes to the next of `keyless`."""
+    crc32 = zlib.crc32  # computed anew each time: a memory of keys seen takes longer than this
+    return [next(keyless) if key is None else crc32(key) % partitions for key in keys]

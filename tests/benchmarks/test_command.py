@@ -11,7 +11,7 @@ from benchmarks.contestants import chosen, contestants
     ("arguments", "complaint"),
     [
         (["--only", "a,z"], "--only z: choose from a, a:columnar loop"),
-        (["--profile", "bare"], "--profile bare: choose from a, b, c, d"),
+        (["--profile", "bare"], "--profile bare: choose from a, a:streampipe (at-least-once), b, c"),
         (["--records", "0"], "Invalid value for '--records'"),
         (["--rounds", "0"], "Invalid value for '--rounds'"),
     ],

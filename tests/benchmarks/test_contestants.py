@@ -16,12 +16,14 @@ from benchmarks.measure import measure
 from benchmarks.setup import PARTITIONS
 
 RECORDS = 20_000
+INPUT = data.Input(RECORDS)
 
 
 @pytest.fixture(scope="module")
 def kafka(kafka_bootstrap: str, registry_url: str) -> Iterator[Kafka]:
     with cleared(Kafka(kafka_bootstrap, registry_url)) as kafka:
-        kafka.fill(RECORDS, lambda _: None)
+        for what in dict.fromkeys(c.input(RECORDS, RECORDS) for c in contestants(workers2=True)):
+            kafka.fill(what, lambda _: None)
         yield kafka
 
 
@@ -31,7 +33,7 @@ def kafka(kafka_bootstrap: str, registry_url: str) -> Iterator[Kafka]:
 def test_every_contestant_gives_the_right_output_and_leaves_nothing_behind(
     kafka: Kafka, contestant: Contestant
 ) -> None:
-    figures = measure(kafka, contestant, RECORDS, 1, 90, lambda _: None)
+    figures = measure(kafka, contestant, contestant.input(RECORDS, RECORDS), 1, 90, lambda _: None)
     assert figures.wrong == ()
     assert figures.finished
     assert figures.records == RECORDS
@@ -48,7 +50,7 @@ def test_every_contestant_gives_the_right_output_and_leaves_nothing_behind(
 def test_a_contestant_that_dies_is_named_with_its_last_words(kafka: Kafka) -> None:
     contestant = next(c for c in contestants(workers2=False) if c.key == "a:hand-written")
     dying = Contestant("dying", "a", (contestant.command[0], "-c", "raise SystemExit('out of luck')"), "output")
-    figures = measure(kafka, dying, RECORDS, 1, 30, lambda _: None)
+    figures = measure(kafka, dying, INPUT, 1, 30, lambda _: None)
     assert not figures.finished
     assert figures.wrong == ("ended by itself with exit code 1: out of luck",)
 
@@ -73,7 +75,7 @@ def test_the_check_waits_for_a_transaction_that_is_about_to_be_committed(kafka: 
 
 
 def test_the_check_finds_what_is_missing_unexpected_and_wrong() -> None:
-    want = data.expected("a", RECORDS)
+    want = data.expected("a", INPUT)
     assert check.compare(want, want, data.GROUPS["a"]) == []
     spoiled = want.with_columns(
         dest=pl.when(pl.int_range(pl.len()) == 0).then(pl.lit("XXX")).otherwise("dest"),

@@ -15,7 +15,7 @@ from streampipe.brokers.kafka.errors import MEMBERSHIP_OVER, PRODUCER_OVER, TOO_
 from streampipe.brokers.kafka.reader import close_within_deadline
 from streampipe.brokers.kafka.settings import REQUEST_TIMEOUT_S, log
 from streampipe.errors import ConfigError, Fenced, StreampipeError, TransactionAborted, Unavailable, UnknownTopic
-from streampipe.records import NO_TIMESTAMP, Partitioner, ProduceBatch, TopicPartition
+from streampipe.records import NO_TIMESTAMP, ProduceBatch, TopicPartition, partitions_of
 
 ANY_PARTITION = -1
 _SLICE_S = 1.0  # a transaction call that waits does not see Ctrl-C; calling it again resumes it
@@ -41,7 +41,7 @@ class KafkaProducer:
         self._failed: StreampipeError | None = None
         self._too_large = 0
         self._open = self._closed = self._worn = False
-        self._partitioners: dict[str, Partitioner] = {}
+        self._partitions: dict[str, int] = {}
         self._counted_at = 0.0
         self._make = make
         self._producer = self._opened()
@@ -68,22 +68,15 @@ class KafkaProducer:
         try:
             partitions = batch.partitions
             if partitions is None:
-                partitions = self._places(batch.topic, batch.keys)
+                partitions = partitions_of(batch.keys, self._partition_count(batch.topic), repeat(ANY_PARTITION))
             else:
-                self._partitioner(batch.topic)
+                self._partition_count(batch.topic)
             self._queue(batch, partitions)
             self._serve(0)
         except StreampipeError as error:
             if self._transactional:
                 self._failed = self._failed or error
             raise
-
-    def _places(self, topic: str, keys: Any) -> list[int]:
-        place = self._partitioner(topic).__getitem__
-        try:
-            return list(map(place, keys))
-        except TypeError:  # a key is None; asking first whether one is would cost more than the answer
-            return [ANY_PARTITION if key is None else place(key) for key in keys]
 
     def _queue(self, batch: ProduceBatch, partitions: Any) -> None:
         produce, topic = self._producer.produce, batch.topic
@@ -103,7 +96,7 @@ class KafkaProducer:
                 except BufferError:
                     self._produce_when_there_is_room(topic, value, key, rest[0], None, None, rest[1], list(headers))
         except KafkaException as exception:
-            self._partitioners.clear()
+            self._partitions.clear()
             error = kafka_error(exception)
             if error is None:
                 raise
@@ -265,7 +258,7 @@ class KafkaProducer:
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is None or error.code() in _PURGED:
             return
-        self._partitioners.clear()
+        self._partitions.clear()
         topic = message.topic()
         size = len(message.value() or b"") + len(message.key() or b"")
         too_large = error.code() in TOO_LARGE and size > self._too_large  # it fails its neighbours as well
@@ -274,21 +267,18 @@ class KafkaProducer:
             self._failed = self._errors.of(error, doing, topic)
             self._too_large = size
 
-    def _partitioner(self, topic: str) -> Partitioner:
-        if topic not in self._partitioners or time.monotonic() - self._counted_at > _COUNTS_FRESH_S:
+    def _partition_count(self, topic: str) -> int:
+        if topic not in self._partitions or time.monotonic() - self._counted_at > _COUNTS_FRESH_S:
             self._count_partitions()
         try:
-            return self._partitioners[topic]
+            return self._partitions[topic]
         except KeyError:
             raise UnknownTopic(topic) from None
 
     def _count_partitions(self) -> None:
         """Partition counts of all topics: asking for one topic by name would create it on some brokers."""
         listed = self._errors.call("looking up topics", lambda: self._producer.list_topics(timeout=REQUEST_TIMEOUT_S))
-        for name, topic in listed.topics.items():
-            known = self._partitioners.get(name)
-            if topic.error is None and (known is None or known.partitions != len(topic.partitions)):
-                self._partitioners[name] = Partitioner(len(topic.partitions))
-        for name in self._partitioners.keys() - listed.topics.keys():
-            del self._partitioners[name]
+        before = {name: count for name, count in self._partitions.items() if name in listed.topics}
+        now = {name: len(topic.partitions) for name, topic in listed.topics.items() if topic.error is None}
+        self._partitions = before | now
         self._counted_at = time.monotonic()

@@ -13,7 +13,7 @@ from streampipe.brokers.local.database import Database
 from streampipe.brokers.port import Offsets, TopicInfo
 from streampipe.clock import Clock
 from streampipe.errors import StreampipeError, TransactionAborted, UnknownTopic
-from streampipe.records import IntArray, Partitioner, ProduceBatch, TopicPartition
+from streampipe.records import IntArray, ProduceBatch, TopicPartition, partitions_of
 
 MAX_MESSAGE_BYTES = 1_048_588
 """Kafka's default of the topic setting max.message.bytes."""
@@ -31,7 +31,6 @@ class LocalProducer:
         self._begun = False
         self._txn: int | None = None
         self._failure: StreampipeError | None = None
-        self._partitioners: dict[TopicPartition, Partitioner] = {}
         self._keyless = count()
         if transactional_id is not None:
             with db.write():
@@ -98,13 +97,8 @@ class LocalProducer:
                     f"a record was meant for one outside of them"
                 )
         else:
-            place = self._partitioners.setdefault(
-                TopicPartition(topic.name, topic.partitions), Partitioner(topic.partitions)
-            )
-            spread = self._keyless
-            partitions = np.array(
-                [next(spread) % topic.partitions if key is None else place[key] for key in batch.keys], np.int64
-            )
+            spread = (number % topic.partitions for number in self._keyless)
+            partitions = np.array(partitions_of(batch.keys, topic.partitions, spread), np.int64)
         order = np.argsort(partitions, kind="stable")
         used, starts = np.unique(partitions[order], return_index=True)
         return list(zip(used.tolist(), np.split(order, starts[1:]), strict=True))
