@@ -68,7 +68,10 @@ def _span(numbers: IntArray) -> tuple[IntArray, int]:
 
 
 def key_bytes(columns: Mapping[str, Column]) -> list[bytes | None]:
-    """Record key of each row, made of these named columns by the key codec; once for each distinct key."""
+    """Record key of each row, made of these named columns by the key codec; once for each distinct key if that pays."""
+    kinds = [column.arrow.type for column in columns.values()]
+    if len(kinds) == 1 and (pa.types.is_string(kinds[0]) or pa.types.is_integer(kinds[0])):
+        return encode_keys([column.polars for column in columns.values()])
     groups = group([*columns.values()])
     distinct = distinct_keys(columns, groups)
     return [distinct[g] for g in groups.of.tolist()]

@@ -119,8 +119,8 @@ class KeyedAggregateStep(StoredStep):
 
     def _keys(self, at: IntArray) -> list[bytes]:
         """The keys of these slots."""
-        keys = self._slots.keys
-        return [keys[slot] for slot in at.tolist()]
+        keys: list[bytes] = self._slots.keys[at].tolist()
+        return keys
 
     def _homes(self, at: IntArray) -> list[Home]:
         """Partition and key of these slots."""

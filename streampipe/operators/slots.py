@@ -1,22 +1,23 @@
-"""Groups of an aggregate as slots: every column of state is an array indexed by slot.
-
-Finding a group's slot is one dictionary look-up for each distinct group of a batch; all else is arrays.
-"""
+"""Groups of an aggregate as slots: every column of state is an array indexed by slot."""
 
 from __future__ import annotations
 
-from collections import deque
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
 from streampipe.operators.accumulators import Accumulator
+from streampipe.operators.frame import Mask
+from streampipe.operators.slot_index import Hashes, SlotIndex
 from streampipe.records import IntArray
-from streampipe.state.codec import window_keys
 
 NO_RECORD = np.iinfo(np.int64).min
 """Timestamp of a slot without records."""
+_SEED = secrets.randbits(64)  # nobody can choose keys whose hashes are the same
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB], np.uint64)
+"""Odd numbers whose bits are well mixed: those of SplitMix64 (Steele, Lea and Flood, 2014)."""
 
 
 class Table:
@@ -42,8 +43,8 @@ class Table:
         """In the changelog, so that the end of it needs a tombstone."""
         self.used = np.zeros(0, np.int64)
         """The round in which it was last asked for; see `Slots.coldest`."""
-        self.keys: list[bytes] = []
-        """The key of each slot as JSON; see `state.codec`."""
+        self.keys = np.zeros(0, np.object_)
+        """The key of each slot as JSON in bytes, see `state.codec`; 0 where there is none."""
         self._free: list[int] = []
 
     def __len__(self) -> int:
@@ -56,11 +57,8 @@ class Table:
 
     def take(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Fresh slots, empty."""
-        fresh = self._allocate(len(keys))
-        for slot, key in zip(fresh, keys, strict=True):
-            self.keys[slot] = key
-        at = np.array(fresh, np.int64)
-        self.partition[at], self.start[at] = partitions, starts
+        at = np.array(self._allocate(len(keys)), np.int64)
+        self.partition[at], self.start[at], self.keys[at] = partitions, starts, keys
         self.timestamp[at], self.live[at] = NO_RECORD, True
         return at
 
@@ -79,7 +77,6 @@ class Table:
             setattr(self, name, np.concatenate([array, np.zeros(size - old, array.dtype)]))
         for accumulator in self.accumulators:
             accumulator.grow(size)
-        self.keys += [b""] * (size - old)
         self._free += range(size - 1, old - 1, -1)
 
     def touch(self, slots: IntArray, timestamps: IntArray) -> None:
@@ -100,16 +97,11 @@ class Table:
 
     def free(self, slots: IntArray) -> None:
         """Forget these slots."""
-        self._drop_keys(slots)
         for name in self.columns:
             getattr(self, name)[slots] = 0
         for accumulator in self.accumulators:
             accumulator.reset(slots)
         self._free += slots.tolist()
-
-    def _drop_keys(self, slots: IntArray) -> None:
-        for slot in slots.tolist():
-            self.keys[slot] = b""
 
     def of(self, partition: int) -> IntArray:
         """Every slot of a partition."""
@@ -117,8 +109,7 @@ class Table:
 
     def sorted(self, slots: IntArray) -> IntArray:
         """These slots by window, partition and key: an order that no cut into batches can change."""
-        keys = self.keys
-        slots = slots[pl.Series([keys[slot] for slot in slots.tolist()], dtype=pl.Binary).arg_sort().to_numpy()]
+        slots = slots[pl.Series(self.keys[slots].tolist(), dtype=pl.Binary).arg_sort().to_numpy()]
         ordered: IntArray = slots[np.lexsort((self.partition[slots], self.start[slots], self.end[slots]))]
         return ordered
 
@@ -128,13 +119,12 @@ class Slots(Table):
 
     def __init__(self, accumulators: Sequence[Accumulator]) -> None:
         super().__init__(accumulators)
-        self._index: dict[bytes, int] = {}
+        self._index = SlotIndex()
         self._round = 0
 
     def missing(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Which of these groups have no slot."""
-        found = list(map(self._index.get, _groups(partitions, starts, keys)))
-        return np.array([i for i, slot in enumerate(found) if slot is None], np.int64)
+        return np.flatnonzero(self._known(_hashes(partitions, starts, keys), partitions, starts, keys) < 0)
 
     def coldest(self, keep: int) -> IntArray:
         """Slots to put out of memory so that `keep` and no more are left, with some room: those not used for longest.
@@ -150,23 +140,34 @@ class Slots(Table):
 
     def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Slots of these distinct groups, new ones empty."""
-        groups = _groups(partitions, starts, keys)
-        found = list(map(self._index.get, groups))
-        missing = [i for i, slot in enumerate(found) if slot is None]
-        if missing:
-            fresh = self.take(partitions[missing], starts[missing], [keys[i] for i in missing])
-            for i, slot in zip(missing, fresh.tolist(), strict=True):
-                found[i] = self._index[groups[i]] = slot
-        at = np.array(found, np.int64)
+        hashes = _hashes(partitions, starts, keys)
+        at = self._known(hashes, partitions, starts, keys)
+        missing = np.flatnonzero(at < 0)
+        if len(missing):
+            at[missing] = fresh = self.take(partitions[missing], starts[missing], [keys[i] for i in missing.tolist()])
+            self._index.add(hashes[missing], fresh)
         self.used[at] = self._round
         return at
 
-    def _drop_keys(self, slots: IntArray) -> None:
-        keys = [self.keys[slot] for slot in slots.tolist()]
-        groups = _groups(self.partition[slots], self.start[slots], keys)
-        deque(map(self._index.__delitem__, groups), maxlen=0)
-        super()._drop_keys(slots)
+    def _known(self, hashes: Hashes, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
+        """Slots of these groups, -1 where there is none."""
+
+        def same(rows: IntArray, slots: IntArray) -> Mask:
+            mine, theirs = [keys[row] for row in rows.tolist()], self.keys[slots].tolist()
+            equal = (self.partition[slots] == partitions[rows]) & (self.start[slots] == starts[rows])
+            named: Mask = equal if mine == theirs else equal & np.fromiter(map(bytes.__eq__, mine, theirs), np.bool_)
+            return named
+
+        return self._index.find(hashes, same)
+
+    def free(self, slots: IntArray) -> None:
+        """Forget these slots."""
+        self._index.remove(slots)
+        super().free(slots)
 
 
-def _groups(partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> list[bytes]:
-    return window_keys(keys, starts, partitions)
+def _hashes(partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> Hashes:
+    hashes = pl.Series(keys, dtype=pl.Binary).hash(_SEED).to_numpy() + partitions.astype(np.uint64) * _MIX[0]
+    hashes = (hashes ^ (hashes >> np.uint64(30)) ^ starts.astype(np.uint64)) * _MIX[1]
+    mixed: Hashes = (hashes ^ (hashes >> np.uint64(27))) * _MIX[2]
+    return mixed ^ (mixed >> np.uint64(31))

@@ -48,7 +48,7 @@ class WindowStateCodec:
 
     def keys(self, slots: Table, at: IntArray) -> list[bytes]:
         """Under which state keys these slots are kept."""
-        return window_keys([slots.keys[slot] for slot in at.tolist()], slots.start[at])
+        return window_keys(slots.keys[at].tolist(), slots.start[at])
 
     def place(self, slots: Table, partition: int, keys: Sequence[bytes], starts: IntArray) -> IntArray:
         """Slots for what these state keys say, which parsed to these keys and window starts."""

@@ -383,7 +383,7 @@ def echo_and_wait(event: In, timers: Timers) -> Out:
 def test_a_record_that_fails_behind_the_function_is_a_dead_letter_of_its_own_even_among_timers() -> None:
     p = Processor("p")
     events = p.source("in", key="k").handle(echo_and_wait, name="f", on_timer=say)
-    events.expect(odd=pl.col("n") % 2 == 1).to("out")
+    events.expect(odd=pl.col("n") % 2 == 1).to("out", schema=OUT)  # as all others: the registry is one for all
     made = fed(Driver(p, SCHEMAS, FOLDER / "all"), [Row("c", 0, 1), Row("a", 2, 3), Row("a", 4, 4), Row("a", 9, 5)])
     assert [(e["k"], e["n"]) for _, e, _ in made.result.records["out"]] == [("c", 1), ("a", 3), ("a", 5)]
     of = [(reason["topic"], reason["offset"], reason["timestamp"]) for _, _, reason in made.result.dead]
