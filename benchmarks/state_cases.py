@@ -111,6 +111,10 @@ CASES: dict[str, Case] = {
     "hopping": Case("hopping minute every 15 s, final", _window(Hopping("1m", advance="15s")), adds_up_to=4.0),
     "sliding": Case("sliding 10 s, final", _window(Sliding("10s")), adds_up_to=None),
     "session": Case("session of 30 s, final", _window(Session("30s"))),
+    "session-1m": Case("session of an hour, final", _window(Session("1h")), keys=1_000_000, memory=True),
+    "session-1m-rocksdb": Case(
+        "session of an hour, final, RocksDB", _window(Session("1h")), keys=1_000_000, memory=True, rocksdb=True
+    ),
     "running-10": Case("running aggregate", _running, keys=10, last_only=True),
     "running": Case("running aggregate", _running, last_only=True),
     "running-1m": Case("running aggregate", _running, keys=1_000_000, last_only=True, memory=True),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pyarrow as pa
 
 from streampipe.operators.alignment import alignment
-from streampipe.operators.cold_windows import ColdWindows
-from streampipe.operators.deadlines import FOREVER
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.grouping import group
 from streampipe.operators.slots import Slots
+from streampipe.operators.stream_time import NEVER
 from streampipe.operators.windowed import Window, WindowedStep
 from streampipe.records import IntArray
 from streampipe.state.codec import parse_window_keys
@@ -33,7 +34,6 @@ class AlignedStep(WindowedStep):
         super().__init__(node, effects, schema, stores)
         assert isinstance(node.window, Tumbling | Hopping)
         self._alignment = alignment(node.window)
-        self._cold: dict[int, ColdWindows] = {}
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -120,17 +120,10 @@ class AlignedStep(WindowedStep):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
-    def _pass_time(self) -> None:
-        for partition, time in self._times.items():
-            if time >= self._cold[partition].first:
-                due = self._cold[partition].pop(time)
-                keys, starts = parse_window_keys(due)
-                away = self._slots.missing(np.full(len(due), partition, np.int64), starts, keys)
-                self._bring_back(partition, [due[i] for i in away.tolist()])
-        super()._pass_time()
-
-    def _waits(self, partition: int) -> bool:
-        return super()._waits(partition) or self._cold[partition].first < FOREVER
+    def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
+        keys, starts = parse_window_keys(names)
+        away = self._slots.missing(np.full(len(names), partition, np.int64), starts, keys)
+        self._bring_back(partition, [names[i] for i in away.tolist()])
 
     def _close(self, at: IntArray) -> None:
         slots = self._slots
@@ -145,9 +138,9 @@ class AlignedStep(WindowedStep):
         self._forget(at)
 
     def _horizon(self, partition: int) -> int | None:
-        _, starts = parse_window_keys(self._cold[partition].names())
-        starts = np.concatenate([self._slots.start[self._slots.of(partition)], starts])
-        return int(self._ends(starts).max()) + self._grace if len(starts) else None
+        ends = self._slots.end[self._slots.of(partition)]
+        last = max(self._cold[partition].last_close, int(ends.max(initial=NEVER)) + self._grace)
+        return last if last > NEVER + self._grace else None
 
     def show(self, partition: int) -> None:
         """Emit every window that is open or still corrected."""
@@ -172,19 +165,7 @@ class AlignedStep(WindowedStep):
             kept = at[self._slots.emitted[at]]
             self._releasing[partition].add(self._slots.end[kept], kept)
 
-    def _goes_cold(self, at: IntArray) -> None:
-        slots = self._slots
-        stay = slots.live.copy()
-        stay[at] = False
-        for partition in np.unique(slots.partition[at]).tolist():
-            mine = at[slots.partition[at] == partition]
-            closes = slots.end[mine] + self._grace
-            closed = slots.emitted[mine] if self._final else closes <= self._times[partition]
-            self._cold[partition].put(self._codec.keys(slots, mine), closes + np.where(closed, self._retention, 0))
-            self._closing[partition].keep(stay)
-            self._releasing[partition].keep(stay)
-
-    def open(self, partition: int) -> None:
-        """Take a partition on, its state empty."""
-        super().open(partition)
-        self._cold[partition] = ColdWindows(self._open[partition])
+    def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
+        closes = self._slots.end[at] + self._grace
+        closed = self._slots.emitted[at] if self._final else closes <= self._times[partition]
+        return closes + np.where(closed, self._retention, 0), np.where(closed, NEVER, closes)

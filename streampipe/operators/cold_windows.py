@@ -1,16 +1,17 @@
-"""Windows that were put out of memory: they lie in the store, under their deadlines beside their state keys.
+"""Windows that were put out of memory: in the store there is beside them when they are due, and which a key has.
 
 A deadline's key is a zero byte, the time and the state key, so that those of one partition sort by time, before all
-state keys, which are JSON. It is of this process alone: the changelog does not have it. One that became untrue, since
-its window went on in memory, is found out when its time comes.
+state keys, which are JSON. What a key has is under a two and that key. Both are of this process alone: the changelog
+does not have them. A deadline that became untrue, since its window went on in memory, is found out when its time comes.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from streampipe.operators.deadlines import FOREVER
+from streampipe.operators.stream_time import NEVER
 from streampipe.records import IntArray
 from streampipe.state.codec import window_keys
 from streampipe.state.port import StateStore
@@ -18,6 +19,8 @@ from streampipe.state.port import StateStore
 _MARK, _END = b"\x00", b"\x01"
 _SIGN, _TIME = 1 << 63, struct.Struct(">Q")
 _HEAD = len(_MARK) + _TIME.size
+_KEYS, _KEYS_END = b"\x02", b"\x03"
+_LENGTH = struct.Struct(">I")
 
 
 class ColdWindows:
@@ -27,11 +30,14 @@ class ColdWindows:
         self._store = store
         self.first = FOREVER
         """When the first of them is due, in ms, or before that."""
+        self.last_close = NEVER
+        """When the last of them closes, in ms: one that is not among them any more has closed, or will in memory."""
 
-    def put(self, names: Sequence[bytes], due: IntArray) -> None:
-        """These state keys have something due at these times."""
+    def put(self, names: Sequence[bytes], due: IntArray, closes: IntArray) -> None:
+        """These state keys have something due at these times, and close for good at those, NEVER if they have."""
         marks = window_keys([_MARK] * len(names), due)
         self._store.put_many([mark + name for mark, name in zip(marks, names, strict=True)], [b""] * len(names))
+        self.last_close = max(self.last_close, int(closes.max()))
         self.first = min(self.first, int(due.min()))
 
     def pop(self, until: int) -> list[bytes]:
@@ -42,9 +48,37 @@ class ColdWindows:
         self.first = FOREVER if following is None else _time(following[0])
         return list(dict.fromkeys(key[_HEAD:] for key in entries))
 
-    def names(self) -> list[bytes]:
-        """The state keys of all of them."""
-        return [key[_HEAD:] for key, _ in self._store.range(_MARK, _END)]
+
+class ColdKeys:
+    """Keys of one partition of which all that they have is out of memory."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def clear(self) -> None:
+        """There are none."""
+        stale = [key for key, _ in self._store.range(_KEYS, _KEYS_END)]
+        self._store.put_many(stale, [None] * len(stale))
+
+    def put(self, names: Mapping[bytes, Sequence[bytes]]) -> None:
+        """These keys, with the state keys of what they have."""
+        held = [b"".join([_LENGTH.pack(len(name)) + name for name in some]) for some in names.values()]
+        self._store.put_many([_KEYS + key for key in names], held)
+
+    def take(self, keys: Sequence[bytes]) -> list[bytes]:
+        """The state keys of what those of these keys have that are out of memory; they are coming back."""
+        entries = [_KEYS + key for key in keys]
+        found = [(e, held) for e, held in zip(entries, self._store.get_many(entries), strict=True) if held is not None]
+        self._store.put_many([entry for entry, _ in found], [None] * len(found))
+        return [name for _, held in found for name in _names(held)]
+
+
+def _names(held: bytes) -> Iterator[bytes]:
+    at = 0
+    while at < len(held):
+        (size,) = _LENGTH.unpack_from(held, at)
+        at += _LENGTH.size + size
+        yield held[at - size : at]
 
 
 def _time(mark: bytes) -> int:

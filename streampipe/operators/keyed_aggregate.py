@@ -177,12 +177,15 @@ class KeyedAggregateStep(StoredStep):
 
     def _put_away(self) -> None:
         """Leave to the stores what memory has no room for. Nothing of it may be unwritten."""
-        assert isinstance(self._slots, Slots)
         if (room := self._stores.room) is not None and not self._in_memory:
-            cold = self._slots.coldest(room)
+            cold = self._may_go_cold(self._slots.coldest(room))
             if len(cold):
                 self._goes_cold(cold)
                 self._slots.free(cold)
+
+    def _may_go_cold(self, at: IntArray) -> IntArray:
+        """Those of these slots that can be in the stores alone."""
+        return at
 
     def _goes_cold(self, at: IntArray) -> None:
         """These slots are about to be in the stores alone."""

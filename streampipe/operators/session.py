@@ -13,14 +13,16 @@ from streampipe.operators.accumulators.make import check_mergeable
 from streampipe.operators.deadlines import Deadlines
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
+from streampipe.operators.gathered import GatheredStep
 from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
 from streampipe.operators.session_plan import LATE, Plan, Rows, Sessions, plan
 from streampipe.operators.slots import NO_RECORD, Table
+from streampipe.operators.stream_time import NEVER
 from streampipe.operators.window_state import WindowStateCodec
-from streampipe.operators.windowed import UTC_MS, WindowedStep
+from streampipe.operators.windowed import UTC_MS
 from streampipe.records import IntArray
-from streampipe.state.codec import window_keys
+from streampipe.state.codec import parse_window_keys, window_keys
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Session, Update
@@ -52,12 +54,13 @@ class SessionCodec(WindowStateCodec):
         return slots.take(np.full(len(keys), partition, np.int64), starts, keys)
 
 
-class SessionStep(WindowedStep):
+class SessionStep(GatheredStep):
     """A slot for each session that is open, still corrected, or kept so that a late record can join it to another."""
 
     _codec_type = SessionCodec
     _table_type = SessionTable
     _slots: SessionTable
+    _index: dict[Home, list[int]]
 
     def __init__(self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         assert isinstance(node.window, Session)
@@ -72,7 +75,6 @@ class SessionStep(WindowedStep):
         """How far behind stream time a session may end and still take records, in ms."""
         self._kept_for = self._takes_for if self._final else max(self._takes_for, node.window.retention_ms)
         """How far behind stream time it may end and still be there."""
-        self._index: dict[Home, list[int]] = {}
         self._void: list[tuple[int, bytes, int, int]] = []
         """Partition, key, start and end of emitted sessions that are none any more."""
 
@@ -92,6 +94,7 @@ class SessionStep(WindowedStep):
             return
         groups = group(self._key_columns(frame), frame.partitions)
         homes = list(zip(frame.partitions[groups.first].tolist(), self._group_keys(frame, groups), strict=True))
+        self._gather(homes)
         held = [self._near(home, *span) for home, span in zip(homes, _spans(groups, frame.timestamps), strict=True)]
         old = np.array([slot for slots in held for slot in slots], np.int64)
         of_old = np.repeat(np.arange(len(homes)), [len(slots) for slots in held])
@@ -234,8 +237,19 @@ class SessionStep(WindowedStep):
 
     def _horizon(self, partition: int) -> int | None:
         at = self._slots.of(partition)
-        at = at[~self._slots.emitted[at]]
-        return int(self._closes(at).max()) if len(at) else None
+        closes = self._closes(at[~self._slots.emitted[at]])
+        last = max(int(closes.max(initial=NEVER)), self._cold[partition].last_close)
+        return last if last != NEVER else None
+
+    def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
+        self._gather([(partition, key) for key in dict.fromkeys(parse_window_keys(names)[0])])
+
+    def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:  # noqa: ARG002 - the slots know
+        closes, ends = self._closes(at), self._ends(at)
+        return np.where(self._slots.emitted[at], ends, closes) if self._final else ends, closes
+
+    def _held(self, home: Home) -> list[int]:
+        return self._index[home]
 
     # --- results ------------------------------------------------------------------------------------------------
 
@@ -287,11 +301,13 @@ class SessionStep(WindowedStep):
         self._gone += zip(slots.partition[strayed].tolist(), self._stored_keys(strayed), strict=True)
         slots.stored_start[dirty] = slots.start[dirty]
         self._write(self._moved())
+        self._put_away()
 
     def _stored_keys(self, at: IntArray) -> list[bytes]:
         return window_keys(self._keys(at), self._slots.stored_start[at])
 
     def _came_back(self, partition: int, at: IntArray) -> None:
+        super()._came_back(partition, at)
         slots = self._slots
         if not self._final:
             slots.emitted[at] = False
@@ -301,14 +317,13 @@ class SessionStep(WindowedStep):
         slots.sent[at] = slots.emitted[at] if self._final else True
         for home, slot in zip(self._homes(at), at.tolist(), strict=True):
             self._index.setdefault(home, []).append(slot)
-        for _, key in {(partition, key) for _, key in self._homes(at)}:
-            self._index[partition, key].sort(key=slots.start.__getitem__)
+        for home in set(self._homes(at)):
+            self._index[home].sort(key=slots.start.__getitem__)
         self._expect(at)
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
         super().close(partition)
-        self._index = {home: held for home, held in self._index.items() if home[0] != partition}
         self._void = [void for void in self._void if void[0] != partition]
 
 

@@ -20,6 +20,7 @@ from streampipe.operators.accumulators import Accumulator
 from streampipe.operators.accumulators.make import check_mergeable
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame, Mask
+from streampipe.operators.gathered import GatheredStep
 from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
 from streampipe.operators.sliding_replay import replayed
@@ -27,9 +28,8 @@ from streampipe.operators.sliding_windows import Held, Windows, windows_of
 from streampipe.operators.slots import Table
 from streampipe.operators.stream_time import NEVER
 from streampipe.operators.window_state import WindowStateCodec
-from streampipe.operators.windowed import WindowedStep
 from streampipe.records import IntArray
-from streampipe.state.codec import window_keys
+from streampipe.state.codec import parse_window_keys, window_keys
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Sliding
@@ -113,13 +113,14 @@ class _Records:
         return self.slots[bisect_left(self.times, first) : bisect_right(self.times, last)]
 
 
-class SlidingStep(WindowedStep):
+class SlidingStep(GatheredStep):
     """A slot for each record that is in windows which are open or still corrected, or may be made of it."""
 
     _codec_type = RecordCodec
     _table_type = RecordTable
     _slots: RecordTable
     _codec: RecordCodec
+    _index: dict[Home, _Records]
 
     def __init__(self, node: WindowedAggregate, effects: Effects, schema: pa.Schema, stores: Stores) -> None:
         assert isinstance(node.window, Sliding)
@@ -128,7 +129,6 @@ class SlidingStep(WindowedStep):
         self._difference = node.window.difference_ms
         self._takes_for = self._grace + self._retention
         """How far behind stream time a window may end and still take records, in ms."""
-        self._index: dict[Home, _Records] = {}
         self._closed_before: dict[int, int] = {}
         """Windows that ended before this are closed, by partition."""
         self._numbers: dict[int, int] = {}
@@ -144,6 +144,7 @@ class SlidingStep(WindowedStep):
             return
         groups = group(self._key_columns(frame), frame.partitions)
         keys = self._group_keys(frame, groups)
+        self._gather(zip(frame.partitions[groups.first].tolist(), keys, strict=True))
         at, added = self._add(frame, seen, columns, [keys[g] for g in groups.of.tolist()])
         uncounted = self._uncounted(at, groups, added & (frame.timestamps < seen - self._takes_for))
         self._missed(frame, uncounted)
@@ -213,15 +214,12 @@ class SlidingStep(WindowedStep):
 
     def _expect(self, at: IntArray) -> None:
         """Note when the windows that these records make are closed, and when no window can be made of them."""
-        slots, times = self._slots, self._slots.start[at]
-        for partition in np.unique(slots.partition[at]).tolist():
-            mine = slots.partition[at] == partition
+        for partition in np.unique(self._slots.partition[at]).tolist():
+            mine = self._slots.partition[at] == partition
             if self._final:
-                left = times[mine] + (self._grace + 1)
-                self._closing[partition].add(left, at[mine])
-                self._closing[partition].add(left + (self._difference + 1), at[mine])
-            # late records are counted in windows made of other ones, which reaches some differences back
-            self._releasing[partition].add(times[mine] + (4 * self._difference + self._takes_for + 2), at[mine])
+                self._closing[partition].add(self._closes(at[mine]) - (self._difference + 1), at[mine])
+                self._closing[partition].add(self._closes(at[mine]), at[mine])
+            self._releasing[partition].add(self._ends(at[mine]), at[mine])
 
     # --- time ---------------------------------------------------------------------------------------------------
 
@@ -254,8 +252,32 @@ class SlidingStep(WindowedStep):
         super()._forget(at)
 
     def _horizon(self, partition: int) -> int | None:
-        at = self._slots.of(partition)
-        return int(self._slots.start[at].max()) + self._difference + self._grace + 2 if len(at) else None
+        closes = self._closes(self._slots.of(partition))
+        last = max(int(closes.max(initial=NEVER)), self._cold[partition].last_close)
+        return last if last != NEVER else None
+
+    def _closes(self, at: IntArray) -> IntArray:
+        """Stream time at which all windows that these records make are closed."""
+        return self._slots.start[at] + (self._difference + self._grace + 2)
+
+    def _ends(self, at: IntArray) -> IntArray:
+        """Stream time at which no window can be made of them any more."""
+        # late records are counted in windows made of other ones, which reaches some differences back
+        return self._slots.start[at] + (4 * self._difference + self._takes_for + 2)
+
+    def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
+        keys = [key[:-1].rpartition(b",")[0] + b"]" for key in parse_window_keys(names)[0]]
+        self._gather([(partition, key) for key in dict.fromkeys(keys)])
+
+    def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
+        ends, closes, now = self._ends(at), self._closes(at), self._times[partition]
+        if not self._final:
+            return ends, closes
+        own = closes - (self._difference + 1)
+        return np.where(own > now, own, np.where(closes > now, closes, ends)), closes
+
+    def _held(self, home: Home) -> list[int]:
+        return self._index[home].slots
 
     # --- results ------------------------------------------------------------------------------------------------
 
@@ -323,6 +345,7 @@ class SlidingStep(WindowedStep):
         if over:
             self._forget(np.concatenate(over))
         self._write(self._moved())
+        self._put_away()
 
     def _encode_time(self, partition: int, stream_time: int) -> bytes:
         return self._codec.encode_clock(stream_time, self._closed_before[partition], self._numbers[partition])
@@ -332,6 +355,7 @@ class SlidingStep(WindowedStep):
         return stream_time
 
     def _came_back(self, partition: int, at: IntArray) -> None:
+        super()._came_back(partition, at)
         at, slots = self._in_order(at.tolist()), self._slots
         self._enter(at)
         # the number is written when time moves, and records come without that
@@ -348,4 +372,3 @@ class SlidingStep(WindowedStep):
         self._over = [at[self._slots.partition[at] != partition] for at in self._over]
         super().close(partition)
         self._closed_before.pop(partition, None)
-        self._index = {home: held for home, held in self._index.items() if home[0] != partition}

@@ -42,10 +42,11 @@ class Table:
         self.stored = np.zeros(0, np.bool_)
         """In the changelog, so that the end of it needs a tombstone."""
         self.used = np.zeros(0, np.int64)
-        """The round in which it was last asked for; see `Slots.coldest`."""
+        """The round in which it was last asked for; see `coldest`."""
         self.keys = np.zeros(0, np.object_)
         """The key of each slot as JSON in bytes, see `state.codec`; 0 where there is none."""
         self._free: list[int] = []
+        self._round = 0
 
     def __len__(self) -> int:
         return len(self.live) - len(self._free)
@@ -60,7 +61,24 @@ class Table:
         at = np.array(self._allocate(len(keys)), np.int64)
         self.partition[at], self.start[at], self.keys[at] = partitions, starts, keys
         self.timestamp[at], self.live[at] = NO_RECORD, True
+        self.use(at)
         return at
+
+    def use(self, slots: IntArray) -> None:
+        """These slots were asked for."""
+        self.used[slots] = self._round
+
+    def coldest(self, keep: int) -> IntArray:
+        """Slots to put out of memory so that `keep` and no more are left, with some room: those not used for longest.
+
+        Begins another round.
+        """
+        self._round += 1
+        if len(self) <= keep:
+            return np.zeros(0, np.int64)
+        idle = np.flatnonzero(self.live & ~self.dirty & ~self.pending)
+        surplus = min(len(self) - keep + keep // 4, len(idle))
+        return idle[np.argpartition(self.used[idle], surplus - 1)[:surplus]] if surplus else idle[:0]
 
     def _allocate(self, n: int) -> list[int]:
         if len(self._free) < n:
@@ -120,23 +138,10 @@ class Slots(Table):
     def __init__(self, accumulators: Sequence[Accumulator]) -> None:
         super().__init__(accumulators)
         self._index = SlotIndex()
-        self._round = 0
 
     def missing(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Which of these groups have no slot."""
         return np.flatnonzero(self._known(_hashes(partitions, starts, keys), partitions, starts, keys) < 0)
-
-    def coldest(self, keep: int) -> IntArray:
-        """Slots to put out of memory so that `keep` and no more are left, with some room: those not used for longest.
-
-        Begins another round.
-        """
-        self._round += 1
-        if len(self) <= keep:
-            return np.zeros(0, np.int64)
-        idle = np.flatnonzero(self.live & ~self.dirty & ~self.pending)
-        surplus = min(len(self) - keep + keep // 4, len(idle))
-        return idle[np.argpartition(self.used[idle], surplus - 1)[:surplus]] if surplus else idle[:0]
 
     def find(self, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:
         """Slots of these distinct groups, new ones empty."""
@@ -146,7 +151,7 @@ class Slots(Table):
         if len(missing):
             at[missing] = fresh = self.take(partitions[missing], starts[missing], [keys[i] for i in missing.tolist()])
             self._index.add(hashes[missing], fresh)
-        self.used[at] = self._round
+        self.use(at)
         return at
 
     def _known(self, hashes: Hashes, partitions: IntArray, starts: IntArray, keys: Sequence[bytes]) -> IntArray:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.deadlines import Deadlines
+from streampipe.operators.cold_windows import ColdWindows
+from streampipe.operators.deadlines import FOREVER, Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.keyed_aggregate import Change, KeyedAggregateStep
@@ -53,6 +54,7 @@ class WindowedStep(KeyedAggregateStep):
         self._times = StreamTimes()
         self._closing: dict[int, Deadlines] = {}
         self._releasing: dict[int, Deadlines] = {}
+        self._cold: dict[int, ColdWindows] = {}
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -94,6 +96,9 @@ class WindowedStep(KeyedAggregateStep):
 
     def _pass_time(self) -> None:
         """Close and release what stream time has passed."""
+        for partition, time in self._times.items():
+            if time >= self._cold[partition].first:
+                self._falls_due(partition, self._cold[partition].pop(time))
         closed, released = [], []
         for partition, time in self._times.items():
             if time >= self._closing[partition].first:
@@ -104,6 +109,10 @@ class WindowedStep(KeyedAggregateStep):
             self._close(np.concatenate(closed))
         if released:
             self._release(np.concatenate(released))
+
+    def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
+        """Bring back those of these windows that are in the store alone, by their state keys."""
+        raise NotImplementedError
 
     def _closed(self, due: IntArray, partition: int) -> IntArray:  # noqa: ARG002 - for those whose ends move
         """Those of the due slots whose windows are closed indeed."""
@@ -141,7 +150,10 @@ class WindowedStep(KeyedAggregateStep):
 
     def _waits(self, partition: int) -> bool:
         """Whether something of a partition waits for time to pass."""
-        return bool(len(self._closing[partition]) or (not self._final and len(self._releasing[partition])))
+        cold = self._cold[partition]
+        if len(self._closing[partition]) or cold.last_close > self._times[partition]:
+            return True
+        return not self._final and (len(self._releasing[partition]) > 0 or cold.first < FOREVER)
 
     # --- results ------------------------------------------------------------------------------------------------
 
@@ -168,6 +180,21 @@ class WindowedStep(KeyedAggregateStep):
         super().open(partition)
         self._times.open(partition)
         self._closing[partition], self._releasing[partition] = Deadlines(), Deadlines()
+        self._cold[partition] = ColdWindows(self._open[partition])
+
+    def _goes_cold(self, at: IntArray) -> None:
+        slots = self._slots
+        stay = slots.live.copy()
+        stay[at] = False
+        for partition in np.unique(slots.partition[at]).tolist():
+            mine = at[slots.partition[at] == partition]
+            self._cold[partition].put(self._codec.keys(slots, mine), *self._due(mine, partition))
+            self._closing[partition].keep(stay)
+            self._releasing[partition].keep(stay)
+
+    def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
+        """When the next thing is due for these slots, in ms, and when they close for good, NEVER if they have."""
+        raise NotImplementedError
 
     def _meta_came_back(self, partition: int, meta: Mapping[bytes, bytes]) -> None:
         self._times.restore(partition, self._decode_time(partition, meta[STREAM_TIME]))
@@ -182,7 +209,7 @@ class WindowedStep(KeyedAggregateStep):
         """Let a partition go, with all that is not flushed."""
         if partition in self._open:
             self._times.close(partition)
-            del self._closing[partition], self._releasing[partition]
+            del self._closing[partition], self._releasing[partition], self._cold[partition]
         super().close(partition)
 
 

@@ -26,7 +26,8 @@ def test_picks_are_jobs_or_names_or_both() -> None:
     everyone = contestants(workers2=False)
     assert [c.key for c in chosen(["c"], everyone)] == [
         "c:hand-written", "c:columnar loop", "c:streampipe", "c:streampipe (commits every 100 ms)",
-        "c:streampipe (at-least-once)", "c:streampipe (RocksDB)",
+        "c:streampipe (at-least-once)", "c:streampipe (RocksDB)", "c:streampipe (10 keys)",
+        "c:streampipe (10 thousand keys)", "c:streampipe (1 million keys)",
     ]  # fmt: skip
     assert [c.job for c in chosen([" hand-written"], everyone)] == ["a", "b", "c", "d"]
     assert [c.key for c in chosen(["d:streampipe", "bare"], everyone)] == ["bare:bare consume", "d:streampipe"]

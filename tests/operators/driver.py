@@ -18,6 +18,7 @@ from streampipe.runtime.port import OUTCOMES, TaskOutput
 from streampipe.runtime.task import TopologyTask
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder
 from streampipe.schemas.registry.local import LocalRegistry
+from streampipe.state.kept import Mark
 from streampipe.state.port import Stores
 
 
@@ -72,16 +73,29 @@ class Driver:
         self.result = Result()
         self.task = self.start()
 
-    def start(self) -> TopologyTask:
-        """A fresh task with four partitions of every input, state restored from the changelogs so far."""
+    def start(self, *, kept: bool = False) -> TopologyTask:
+        """A fresh task with four partitions of every input, state as it was kept or restored from the changelogs."""
         task = self.builder.build()
-        topics = [t for s in task.subtopologies for t in (*s.streams, *s.tables)]
-        for restore in task.assign([TopicPartition(t, p) for t in topics for p in range(4)]):
+        for restore in task.assign(self._partitions(task)):
             entries = self.result.changelog.get((restore.source.topic, restore.source.partition), {})
+            if kept and restore.mark is not None:
+                continue
+            task.forget_kept(restore)
             if entries:
                 task.restore(restore, batch_of([Record(*restore.source, 0, 0, k, v) for k, v in entries.items()]))
         self.task = task
         return task
+
+    def hand_over(self) -> TopologyTask:
+        """A fresh task after the state of this one, which has been drained, was kept."""
+        partitions = self._partitions(self.task)
+        for what in self.task.kept(partitions):
+            self.task.keep(what, Mark("changelog", 0, 0))
+        self.task.revoke(partitions)
+        return self.start(kept=True)
+
+    def _partitions(self, task: TopologyTask) -> list[TopicPartition]:
+        return [TopicPartition(t, p) for s in task.subtopologies for t in (*s.streams, *s.tables) for p in range(4)]
 
     def encode(self, events: Sequence[Event]) -> list[Record]:
         """Events as consumed records."""

@@ -21,7 +21,7 @@ from streampipe.operators.keyed_aggregate import KeyedAggregateStep
 from streampipe.state.memory import MemoryStores
 from streampipe.state.port import Stores
 from streampipe.state.rocksdb import RocksStores
-from streampipe.windows import Update
+from streampipe.windows import Session, Sliding, Update
 from tests.operators.driver import Driver, Event, Result
 from tests.operators.pipelines import SCHEMAS
 from tests.proof import EXAMPLES
@@ -54,6 +54,13 @@ SHAPES: dict[str, Callable[[Any], Any]] = {
     "hopping": lambda s: s.window(Hopping("60ms", advance="20ms"), late="drop"),
     "corrected": lambda s: s.window(Tumbling("50ms"), late=Update("100ms")),
     "corrected updates": lambda s: s.window(Tumbling("50ms"), late=Update("100ms"), emit="updates"),
+    "session": lambda s: s.window(Session("30ms")),
+    "session, grace": lambda s: s.window(Session("20ms", grace="60ms"), late="drop"),
+    "session, updates": lambda s: s.window(Session("20ms", retention="80ms"), emit="updates"),
+    "session, corrected": lambda s: s.window(Session("20ms"), late=Update("100ms")),
+    "sliding": lambda s: s.window(Sliding("20ms", grace="30ms")),
+    "sliding, updates": lambda s: s.window(Sliding("20ms", grace="10ms"), emit="updates", late="drop"),
+    "sliding, corrected": lambda s: s.window(Sliding("20ms"), late=Update("60ms")),
 }
 
 events = st.lists(
@@ -63,14 +70,16 @@ events = st.lists(
 )  # fmt: skip
 
 
-def run(shape: str, stores: Stores, steps: list[tuple[list[Event], bool]], folder: str = "one") -> Result:
-    """Process, and commit after each step; where it says so, start again from the changelog."""
+def run(shape: str, stores: Stores, steps: list[tuple[list[Event], str]], folder: str = "one") -> Result:
+    """Process, and commit after each step; where it says so, start again from the changelog or from what was kept."""
     driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / shape / folder, stores)
-    for some, crash in steps:
+    for some, then in steps:
         driver.feed(some)
         driver.collect(driver.task.drain())
-        if crash:
+        if then == "crash":
             driver.start()
+        elif then == "hand over":
+            driver.hand_over()
     return driver.finish(close_windows=shape != "running")
 
 
@@ -80,10 +89,12 @@ def told(result: Result) -> Any:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("shape", SHAPES)
-@given(steps=st.lists(st.tuples(events, st.booleans()), min_size=1, max_size=6))
+@given(steps=st.lists(st.tuples(events, st.sampled_from(["", "crash", "hand over"])), min_size=1, max_size=6))
 @settings(max_examples=EXAMPLES // 20)
-def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tuple[list[Event], bool]]) -> None:
-    assert told(run(shape, Tight(), steps)) == told(run(shape, MemoryStores(), steps))
+def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tuple[list[Event], str]]) -> None:
+    with tempfile.TemporaryDirectory(dir=FOLDER) as kept:
+        tight = told(run(shape, Tight(Path(kept)), steps))
+    assert tight == told(run(shape, MemoryStores(), steps))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -94,13 +105,14 @@ def test_state_on_disk_gives_what_state_in_memory_gives(shape: str, tmp_path: Pa
         names = [f"k{n}" for n in chance.integers(0, 60, 200).tolist()]
         times = (start + chance.integers(0, 600, 200)).tolist()
         steps.append(([Event("in", k, {"k": k, "x": t % 7, "y": None}, t, int(k[1:]) % 4)
-                       for k, t in zip(names, times, strict=True)], start == 1_500))  # fmt: skip
-    with closing(RocksStores(tmp_path, 8)) as stores:
+                       for k, t in zip(names, times, strict=True)],
+                      {1_000: "hand over", 1_500: "crash"}.get(start, "")))  # fmt: skip
+    with closing(RocksStores(tmp_path / "state", 8, tmp_path / "kept")) as stores:
         stores._kept = 10
         assert told(run(shape, stores, steps)) == told(run(shape, MemoryStores(), steps))
 
 
-@pytest.mark.parametrize("shape", ["running", "tumbling"])
+@pytest.mark.parametrize("shape", ["running", "tumbling", "session", "sliding"])
 def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
     driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / f"bound {shape}", Tight())
     for n in range(5):
@@ -108,10 +120,12 @@ def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
         driver.collect(driver.task.drain())
         [step] = driver.task.stores.values()
         assert isinstance(step, KeyedAggregateStep)
-        assert len(step._slots) <= Tight.room
+        assert len(step._slots) <= (n + 1 if shape == "sliding" else Tight.room)  # a key's records stay together
     driver.start()
     told = driver.finish(close_windows=True).by_key("out")
-    assert {key: events[-1]["n"] for key, events in told.items()} == {b"k%d" % i: min(i + 1, 5) for i in range(20)}
+    assert {key: max(event["n"] for event in events) for key, events in told.items()} == {
+        b"k%d" % i: min(i + 1, 5) for i in range(20)
+    }
 
 
 @pytest.mark.parametrize("shape", ["running", "tumbling"])
