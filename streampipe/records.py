@@ -112,13 +112,25 @@ def batch_of(records: Iterable[Record]) -> RecordBatch:
     )
 
 
-def records_of(batch: RecordBatch) -> list[Record]:
-    """The batch as single records, headers read."""
+def records_of(batch: RecordBatch, unreadable: Callable[[int], Headers] | None = None) -> list[Record]:
+    """The batch as single records, headers read; `unreadable(row)` stands in for those that cannot be.
+
+    Without it, raises ValueError for them.
+    """
     columns = zip(
         batch.partitions.tolist(), batch.offsets.tolist(), batch.timestamps.tolist(), batch.keys, batch.values,
         strict=True,
     )  # fmt: skip
-    return [Record(batch.topic, *row, batch.headers(i)) for i, row in enumerate(columns)]
+
+    def headers(row: int) -> Headers:
+        try:
+            return batch.headers(row)
+        except ValueError:
+            if unreadable is None:
+                raise
+            return unreadable(row)
+
+    return [Record(batch.topic, *row, headers(i)) for i, row in enumerate(columns)]
 
 
 @dataclass(slots=True)

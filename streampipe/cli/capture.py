@@ -18,7 +18,7 @@ from streampipe.cli.topic import JsonFlag
 from streampipe.errors import ConfigError
 from streampipe.observe.reading import read_between
 from streampipe.observe.slices import write_slice
-from streampipe.records import Record, TopicPartition, records_of
+from streampipe.records import Headers, Record, RecordBatch, TopicPartition, records_of
 from streampipe.replay.positions import offsets_at, parse_position
 
 
@@ -69,6 +69,20 @@ def _of(
     with Progress(*columns, console=out.stderr, transient=True, disable=not shown) as progress:
         task = progress.add_task(topic, total=total if limit is None else min(limit, total))
         batches = read_between(broker, starts, ends, min(limit or 1_000, 1_000))
-        for record in islice((record for batch in batches for record in records_of(batch)), limit):
+        left_out: list[str] = []
+        for record in islice((record for batch in batches for record in _records(batch, left_out)), limit):
             progress.advance(task)
             yield record
+    if left_out:
+        out.warn(
+            f"{len(left_out):,} records without their headers, since a header's name is not UTF-8: {left_out[0]}"
+            + (" and others" if left_out[1:] else "")
+        )
+
+
+def _records(batch: RecordBatch, left_out: list[str]) -> list[Record]:
+    def without(row: int) -> Headers:
+        left_out.append(f"{batch.topic}[{batch.partitions[row]}]@{batch.offsets[row]}")
+        return ()
+
+    return records_of(batch, without)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from hypothesis import strategies as st
 
 from streampipe.brokers.opening import open_broker
 from streampipe.errors import ConfigError
+from streampipe.observe.reading import read_between
 from streampipe.observe.slices import in_time_order, read_slice, write_slice
-from streampipe.records import ProduceBatch, Record
+from streampipe.records import Headers, ProduceBatch, Record, RecordBatch
 from streampipe.runtime.load import load_processor
 from streampipe.testing import TopologyTestDriver, assert_golden
 from tests.cli.conftest import Cli
@@ -52,6 +55,22 @@ def test_a_driver_that_plays_a_slice_gives_what_a_worker_gives(broken: Cli) -> N
 
 def _iso(value: Any) -> str:
     return str(value.isoformat().replace("+00:00", "Z"))
+
+
+def test_headers_that_cannot_be_read_are_left_out_and_said(broken: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_name(row: int) -> Headers:
+        raise ValueError(f"a header's name is not UTF-8: {row}")
+
+    def spoiled(*given: Any) -> Iterator[RecordBatch]:
+        return (replace(batch, headers=no_name) for batch in read_between(*given))
+
+    monkeypatch.setattr("streampipe.cli.capture.read_between", spoiled)
+    captured = broken("capture", "clicks", "--out", "slice.jsonl")
+    assert captured.code == 0
+    assert "13 records without their headers, since a header's name is not UTF-8: clicks[" in " ".join(
+        captured.err.split()
+    )
+    assert {record.headers for record in read_slice(Path("slice.jsonl")).records} == {()}
 
 
 def test_a_slice_may_be_a_part(clicks: Cli) -> None:
