@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,8 +29,12 @@ def test_offsets_join_transactions_and_groups_are_described_after_a_restart(
     topic, group = lab.topic(), unique("group")
     member, producer = lab.member(group, topic), lab.producer(unique("transactional"))
 
+    opened = time.monotonic()
+
     def committed() -> bool:
-        nonlocal member
+        nonlocal member, producer, opened
+        if time.monotonic() - opened > 30:  # clients that get nowhere are replaced, as a worker's are
+            member, producer, opened = lab.member(group, topic), lab.producer(unique("transactional")), time.monotonic()
         try:
             member.step()
         except ClientLost:  # a starting broker may tell a client that there are none; a worker replaces it then
@@ -49,5 +54,5 @@ def test_offsets_join_transactions_and_groups_are_described_after_a_restart(
     assert committed()
     assert lab.admin.describe_group(group).members
     kafka_stack.restart_kafka(kill=kill)
-    eventually(lambda: committed() and member.owned(), "a transaction was committed", deadline_s=60.0)
+    eventually(lambda: committed() and member.owned(), "a transaction was committed", deadline_s=90.0)
     assert lab.admin.describe_group(group).members
