@@ -12,7 +12,6 @@ from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.grouping import group
 from streampipe.operators.slots import Slots
-from streampipe.operators.stream_time import NEVER
 from streampipe.operators.windowed import Window, WindowedStep
 from streampipe.records import IntArray
 from streampipe.state.codec import parse_window_keys
@@ -137,10 +136,8 @@ class AlignedStep(WindowedStep):
         self._emit(self._slots.sorted(at[self._slots.pending[at]]))
         self._forget(at)
 
-    def _horizon(self, partition: int) -> int | None:
-        ends = self._slots.end[self._slots.of(partition)]
-        last = max(self._cold[partition].last_close, int(ends.max(initial=NEVER)) + self._grace)
-        return last if last > NEVER + self._grace else None
+    def _closes(self, at: IntArray) -> IntArray:
+        return self._slots.end[at] + self._grace
 
     def show(self, partition: int) -> None:
         """Emit every window that is open or still corrected."""
@@ -166,6 +163,6 @@ class AlignedStep(WindowedStep):
             self._releasing[partition].add(self._slots.end[kept], kept)
 
     def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
-        closes = self._slots.end[at] + self._grace
+        closes = self._closes(at)
         closed = self._slots.emitted[at] if self._final else closes <= self._times[partition]
-        return closes + np.where(closed, self._retention, 0), np.where(closed, NEVER, closes)
+        return closes + np.where(closed, self._retention, 0), closes

@@ -34,7 +34,7 @@ class ColdWindows:
         """When the last of them closes, in ms: one that is not among them any more has closed, or will in memory."""
 
     def put(self, names: Sequence[bytes], due: IntArray, closes: IntArray) -> None:
-        """These state keys have something due at these times, and close for good at those, NEVER if they have."""
+        """These state keys have something due at these times, and close for good at those, or did."""
         marks = window_keys([_MARK] * len(names), due)
         self._store.put_many([mark + name for mark, name in zip(marks, names, strict=True)], [b""] * len(names))
         self.last_close = max(self.last_close, int(closes.max()))

@@ -18,7 +18,6 @@ from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
 from streampipe.operators.session_plan import LATE, Plan, Rows, Sessions, plan
 from streampipe.operators.slots import NO_RECORD, Table
-from streampipe.operators.stream_time import NEVER
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.operators.windowed import UTC_MS
 from streampipe.records import IntArray
@@ -234,12 +233,6 @@ class SessionStep(GatheredStep):
                 if not held:
                     del self._index[home]
         super()._forget(at)
-
-    def _horizon(self, partition: int) -> int | None:
-        at = self._slots.of(partition)
-        closes = self._closes(at[~self._slots.emitted[at]])
-        last = max(int(closes.max(initial=NEVER)), self._cold[partition].last_close)
-        return last if last != NEVER else None
 
     def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
         self._gather([(partition, key) for key in dict.fromkeys(parse_window_keys(names)[0])])

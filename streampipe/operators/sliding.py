@@ -18,7 +18,7 @@ from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.gathered import GatheredStep
 from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
-from streampipe.operators.sliding_records import RecordCodec, Records, RecordTable
+from streampipe.operators.sliding_records import RecordCodec, Records, RecordTable, key_and_number
 from streampipe.operators.sliding_replay import replayed
 from streampipe.operators.sliding_windows import Held, Windows, windows_of
 from streampipe.operators.stream_time import NEVER
@@ -170,11 +170,6 @@ class SlidingStep(GatheredStep):
                 del self._index[home]
         super()._forget(at)
 
-    def _horizon(self, partition: int) -> int | None:
-        closes = self._closes(self._slots.of(partition))
-        last = max(int(closes.max(initial=NEVER)), self._cold[partition].last_close)
-        return last if last != NEVER else None
-
     def _closes(self, at: IntArray) -> IntArray:
         """Stream time at which all windows that these records make are closed."""
         return self._slots.start[at] + (self._difference + self._grace + 2)
@@ -185,8 +180,8 @@ class SlidingStep(GatheredStep):
         return self._slots.start[at] + (4 * self._difference + self._takes_for + 2)
 
     def _falls_due(self, partition: int, names: Sequence[bytes]) -> None:
-        keys = [key[:-1].rpartition(b",")[0] + b"]" for key in parse_window_keys(names)[0]]
-        self._gather([(partition, key) for key in dict.fromkeys(keys)])
+        keys = dict.fromkeys(key for key, _ in map(key_and_number, parse_window_keys(names)[0]))
+        self._gather([(partition, key) for key in keys])
 
     def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
         ends, closes, now = self._ends(at), self._closes(at), self._times[partition]

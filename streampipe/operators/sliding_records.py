@@ -44,9 +44,9 @@ class RecordCodec(WindowStateCodec):
     def place(self, slots: Table, partition: int, keys: Sequence[bytes], starts: IntArray) -> IntArray:
         """Fresh slots for what these state keys say. Raises StateCorrupted."""
         assert isinstance(slots, RecordTable)
-        parts = [key[:-1].rpartition(b",") for key in keys]
-        at = slots.take(np.full(len(keys), partition, np.int64), starts, [key + b"]" for key, _, _ in parts])
-        slots.number[at] = [int(number) for *_, number in parts]
+        parts = list(map(key_and_number, keys))
+        at = slots.take(np.full(len(keys), partition, np.int64), starts, [key for key, _ in parts])
+        slots.number[at] = [number for _, number in parts]
         return at
 
     def encode_clock(self, stream_time: int, closed: int, number: int) -> bytes:
@@ -60,6 +60,12 @@ class RecordCodec(WindowStateCodec):
         except struct.error:
             raise StateCorrupted(f"state {self._name!r}: a value is not one that this version writes") from None
         return stream_time, closed, number
+
+
+def key_and_number(name: bytes) -> tuple[bytes, int]:
+    """Of a state key without its time: the key, and the number of the record."""
+    key, _, number = name[:-1].rpartition(b",")
+    return key + b"]", int(number)
 
 
 @dataclass(slots=True)

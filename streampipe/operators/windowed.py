@@ -132,6 +132,12 @@ class WindowedStep(KeyedAggregateStep):
 
     def _horizon(self, partition: int) -> int | None:
         """Stream time in ms by which all windows of a partition are closed; None when there are none."""
+        closes = self._closes(self._slots.of(partition))  # of those that are closed it has passed, which does no harm
+        last = max(int(closes.max(initial=NEVER)), self._cold[partition].last_close)
+        return None if last == NEVER else last
+
+    def _closes(self, at: IntArray) -> IntArray:
+        """Stream time at which the windows of these slots close for good, in ms."""
         raise NotImplementedError
 
     def close_all(self) -> None:
@@ -193,7 +199,7 @@ class WindowedStep(KeyedAggregateStep):
             self._releasing[partition].keep(stay)
 
     def _due(self, at: IntArray, partition: int) -> tuple[IntArray, IntArray]:
-        """When the next thing is due for these slots, in ms, and when they close for good, NEVER if they have."""
+        """When the next thing is due for these slots, in ms, and when they close for good, or did."""
         raise NotImplementedError
 
     def _meta_came_back(self, partition: int, meta: Mapping[bytes, bytes]) -> None:
