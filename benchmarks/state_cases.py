@@ -80,9 +80,10 @@ def _running(p: Processor) -> None:
     _events(p).agg(n=agg.count(), x=agg.sum("x"), top=agg.max("x")).to("out")
 
 
-def _join(p: Processor) -> None:
-    other = p.source("other", key="k")
-    _events(p).join(other, on="k", within="20s", prefix="o_").select("k", n="x").to("out")
+def _joined(within: str) -> Callable[[Processor], None]:
+    return lambda p: (
+        _events(p).join(p.source("other", key="k"), on="k", within=within, prefix="o_").select("k", n="x").to("out")
+    )
 
 
 def count(event: dict[str, Any], seen: ValueState[int]) -> dict[str, Any]:
@@ -133,7 +134,24 @@ CASES: dict[str, Case] = {
     "running-1m-rocksdb": Case(
         "running aggregate, RocksDB", _running, keys=1_000_000, last_only=True, memory=True, rocksdb=True
     ),
-    "join": Case("inner join of two streams, 20 s", _join, keys=100_000, adds_up_to=None, memory=True),
+    "join": Case("inner join of two streams, 20 s", _joined("20s"), keys=100_000, adds_up_to=None, memory=True),
+    "join-rocksdb": Case(
+        "inner join of two streams, 20 s, RocksDB",
+        _joined("20s"),
+        keys=100_000,
+        adds_up_to=None,
+        memory=True,
+        rocksdb=True,
+    ),
+    "join-hour": Case("inner join of two streams, 1 h", _joined("1h"), keys=1_000_000, adds_up_to=None, memory=True),
+    "join-hour-rocksdb": Case(
+        "inner join of two streams, 1 h, RocksDB",
+        _joined("1h"),
+        keys=1_000_000,
+        adds_up_to=None,
+        memory=True,
+        rocksdb=True,
+    ),
     "deduplicate": Case("deduplicate, 20 s", _first_of, keys=100_000, adds_up_to=None),
     "function": Case("function with a ValueState", _counting, last_only=True),
     "function-1m": Case("function with a ValueState", _counting, keys=1_000_000, last_only=True, memory=True),

@@ -1,8 +1,8 @@
 """Windows that were put out of memory: in the store there is beside them when they are due, and which a key has.
 
-A deadline's key is a zero byte, the time and the state key, so that those of one partition sort by time, before all
-state keys, which are JSON. What a key has is under a two and that key. Both are of this process alone: the changelog
-does not have them. A deadline that became untrue, since its window went on in memory, is found out when its time comes.
+A deadline is under the byte 254, its time and a name, so that those of one partition sort by time; what a key has is
+under the byte 255 and that key. No state key begins like that. Both are of this process alone: the changelog does not
+have them. A deadline that became untrue, since its window went on in memory, is found out when its time comes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from streampipe.records import IntArray
 from streampipe.state.codec import window_keys
 from streampipe.state.port import StateStore
 
-_MARK, _END = b"\x00", b"\x01"
+_MARK, _END = b"\xfe", b"\xff"
 _SIGN, _TIME = 1 << 63, struct.Struct(">Q")
 _HEAD = len(_MARK) + _TIME.size
-_KEYS, _KEYS_END = b"\x02", b"\x03"
+_KEYS = b"\xff"
 _LENGTH = struct.Struct(">I")
 
 
@@ -34,14 +34,14 @@ class ColdWindows:
         """When the last of them closes, in ms: one that is not among them any more has closed, or will in memory."""
 
     def put(self, names: Sequence[bytes], due: IntArray, closes: IntArray) -> None:
-        """These state keys have something due at these times, and close for good at those, or did."""
+        """These names have something due at these times, and close for good at those, or did."""
         marks = window_keys([_MARK] * len(names), due)
         self._store.put_many([mark + name for mark, name in zip(marks, names, strict=True)], [b""] * len(names))
         self.last_close = max(self.last_close, int(closes.max()))
         self.first = min(self.first, int(due.min()))
 
     def pop(self, until: int) -> list[bytes]:
-        """Take out the state keys that have something due at `until` or before."""
+        """Take out the names that have something due at `until` or before."""
         entries = [key for key, _ in self._store.range(_MARK, _MARK + _TIME.pack(until + 1 + _SIGN))]
         self._store.put_many(entries, [None] * len(entries))
         following = next(self._store.range(_MARK, _END), None)
@@ -57,7 +57,7 @@ class ColdKeys:
 
     def clear(self) -> None:
         """There are none."""
-        stale = [key for key, _ in self._store.range(_KEYS, _KEYS_END)]
+        stale = [key for key, _ in self._store.range(_KEYS)]
         self._store.put_many(stale, [None] * len(stale))
 
     def put(self, names: Mapping[bytes, Sequence[bytes]]) -> None:

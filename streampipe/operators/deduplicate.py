@@ -9,7 +9,7 @@ from streampipe.operators.edges import refuse, report_failures
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.grouping import check_key_columns
-from streampipe.operators.join_buffer import BODY, KEY, Entries, Probe
+from streampipe.operators.join_buffer import BODY, KEY, Entries, Probe, firsts
 from streampipe.operators.join_state import with_state
 from streampipe.operators.waiting import WaitingStep
 from streampipe.records import IntArray
@@ -53,11 +53,12 @@ class DeduplicateStep(WaitingStep):
         if encoded.rows is not None:
             frame, seen = frame.take(encoded.rows), seen[encoded.rows]
         columns = with_state(frame.arrow(self._on), self._record_keys(frame), encoded.values)
+        self._cold.gather(columns.column(KEY), frame.partitions)
         passed: list[IntArray] = []
         left = np.arange(len(frame))
         while len(left):  # as often as one key has records that are not near each other
             left = left[~self._met(columns, frame, seen, left)]
-            first = left[_firsts(columns.column(KEY).take(pa.array(left)), frame.partitions[left])]
+            first = left[firsts(columns.column(KEY).take(pa.array(left)), frame.partitions[left])]
             entries = Entries.of(
                 columns.take(pa.array(first)), frame.partitions[first], frame.timestamps[first],
                 self._numbered(frame.partitions[first]),
@@ -87,11 +88,3 @@ class DeduplicateStep(WaitingStep):
                 self.name, rows.column(KEY).to_pylist(), entries.meta["time"].copy(), entries.meta["partition"].copy()
             )  # fmt: skip
             self.emit(Frame.of(rows.drop_columns([KEY, BODY]), origin))
-
-
-def _firsts(keys: pa.Array, partitions: IntArray) -> IntArray:
-    """The first row of each key and partition."""
-    codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    pairs = codes * (int(partitions.max(initial=0)) + 1) + partitions
-    first: IntArray = np.unique(pairs, return_index=True)[1]
-    return first

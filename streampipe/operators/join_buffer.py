@@ -6,7 +6,7 @@ a run of their own; runs are merged as they become alike in size, as in an LSM t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streampipe.operators.frame import Mask
 from streampipe.operators.stream_time import NEVER
 from streampipe.records import IntArray
 
@@ -23,8 +24,10 @@ KEY, BODY = "\0key", "\0body"
 Hashes = npt.NDArray[np.uint64]
 _META = np.dtype([
     ("partition", "i8"), ("hash", "u8"), ("time", "i8"), ("seq", "i8"), ("matched", "?"), ("stored", "?"),
-    ("dirty", "?"), ("over", "?"),
+    ("dirty", "?"), ("over", "?"), ("used", "i8"),
 ])  # fmt: skip
+_NOTHING = np.zeros(0, _META)
+ALWAYS = np.iinfo(np.int64).max
 
 
 @dataclass(slots=True)
@@ -48,6 +51,14 @@ class Entries:
     def take(self, at: IntArray) -> Entries:
         """The rows at these positions."""
         return Entries(self.meta[at], self.rows.take(pa.array(at)))
+
+
+def firsts(keys: pa.Array, partitions: IntArray) -> IntArray:
+    """The first row of each key and partition."""
+    codes = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
+    pairs = codes * (int(partitions.max(initial=0)) + 1) + partitions
+    first: IntArray = np.unique(pairs, return_index=True)[1]
+    return first
 
 
 def hashes(keys: pa.Array, partitions: IntArray) -> Hashes:
@@ -101,12 +112,15 @@ class JoinBuffer:
 
     def __init__(self, reach_ms: int) -> None:
         self.reach_ms = reach_ms
+        self.round = 0
+        """Entries that come or are used count as used in this one."""
         self._runs: list[_Run] = []
 
     def add(self, entries: Entries) -> None:
         """Put entries in."""
         if not len(entries):
             return
+        entries.meta["used"] = self.round
         self._runs.append(_Run(entries))
         while len(self._runs) > 1 and len(self._runs[-2]) < 2 * len(self._runs[-1]):
             self._replace(self._runs[-2:], [self._runs[-2], self._runs[-1]])
@@ -133,16 +147,41 @@ class JoinBuffer:
 
     def pop_over(self, stream_times: Mapping[int, int]) -> list[Entries]:
         """Entries that are over now, which they had not been before."""
-        over = []
+        return self._pop(lambda meta: meta["time"] + self.reach_ms < _of(stream_times, meta["partition"]))
+
+    def _pop(self, which: Callable[[np.ndarray], Mask]) -> list[Entries]:
+        popped = []
         for run in list(self._runs):
             meta = run.entries.meta
-            at = np.flatnonzero(~meta["over"] & (meta["time"] + self.reach_ms < _of(stream_times, meta["partition"])))
+            at = np.flatnonzero(~meta["over"] & which(meta))
             if len(at):
-                over.append(run.entries.take(at))
+                popped.append(run.entries.take(at))
                 meta["over"][at] = True
                 if 2 * int(meta["over"].sum()) > len(run):
                     self._replace([run], [run])
-        return over
+        return popped
+
+    def use(self, keys: pa.Array, partitions: IntArray) -> Mask:
+        """Which of these keys have entries here, which are used by that."""
+        there = np.zeros(len(keys), np.bool_)
+        always, never = np.full(len(keys), ALWAYS), np.full(len(keys), NEVER)
+        for entries, at, rows in self.partners(Probe(keys, partitions, never, always, never)):
+            entries.meta["used"][at], there[rows] = self.round, True
+        return there
+
+    def held(self) -> np.ndarray:
+        """What is known of each entry that is not over."""
+        return np.concatenate([_NOTHING, *(run.entries.meta[~run.entries.meta["over"]] for run in self._runs)])
+
+    def take_out(self, some: Hashes) -> list[Entries]:
+        """Let go of the entries with these hashes, in ascending order."""
+
+        def chosen(meta: np.ndarray) -> Mask:
+            at = np.minimum(np.searchsorted(some, meta["hash"]), len(some) - 1)
+            fits: Mask = some[at] == meta["hash"]
+            return fits
+
+        return self._pop(chosen)
 
     def dirty(self) -> Iterator[Entries]:
         """Entries that are not in the state yet as they are; they count as written from now on."""

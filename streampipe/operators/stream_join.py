@@ -101,6 +101,7 @@ class StreamJoinStep(WaitingStep):
                 lonely = entries.take(np.flatnonzero(~keyed))
                 results.append(self._lonely(side, lonely, positions[~keyed], _PAIR))
             entries, positions, seen = entries.take(np.flatnonzero(keyed)), positions[keyed], seen[keyed]
+        self._cold.gather(entries.rows.column(KEY), entries.meta["partition"])
         results += self._pairs(side, entries, positions, seen)
         entries.meta["dirty"] = True
         self._sides[side].add(entries)
@@ -127,6 +128,7 @@ class StreamJoinStep(WaitingStep):
 
     def _left_over(self, partitions: IntArray, seen: IntArray) -> list[_Rows]:
         """What is over without ever having met a partner; by rows with this stream time, or by the clock."""
+        self._cold.fall_due(self._times.items())
         times, results = dict(self._times.items()), []
         for side in (LEFT, RIGHT):
             if self._kept[side]:
@@ -175,8 +177,10 @@ class StreamJoinStep(WaitingStep):
         self._send(self._left_over(_NONE, _NONE))
 
     def _waits(self, partition: int) -> bool:
-        kept = [buffer for buffer, kept in zip(self._sides, self._kept, strict=True) if kept]
-        return any(not entries.meta["matched"].all() for buffer in kept for entries in buffer.of(partition))
+        kept = [side for side in (LEFT, RIGHT) if self._kept[side]]
+        return any(self._cold.unmatched[side, partition] > 0 for side in kept) or any(
+            not entries.meta["matched"].all() for side in kept for entries in self._sides[side].of(partition)
+        )
 
     def close_all(self) -> None:
         """Everything that waits is over, as if time had passed; later records for it are late."""

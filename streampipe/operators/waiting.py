@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
+from streampipe.operators.cold_entries import ColdEntries
 from streampipe.operators.edges import refuse
 from streampipe.operators.effects import DROPPED, Effects, Reason
 from streampipe.operators.frame import Frame, Mask
@@ -18,19 +19,21 @@ from streampipe.operators.stateful import StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
 from streampipe.operators.windowed import iso
 from streampipe.policies import LatePolicy
-from streampipe.records import IntArray, ProduceBatch
+from streampipe.records import IntArray
 from streampipe.state.kept import Mark
 from streampipe.state.port import Stores
+
+_AT_ONCE = 20_000
+"""Entries of a restored store that are looked at together."""
 
 
 class WaitingStep(StoredStep):
     """Keeps records in `_sides`, each until stream time is `reach_ms` beyond its own.
 
-    Its stores hold what comes from the changelog, and what is kept, and are empty in between.
+    Stores in memory hold what comes from the changelog, and what is kept, and are empty in between.
     """
 
     timed = True
-    _in_memory = True
 
     def __init__(
         self, name: str, effects: Effects, changelog: str, key: Sequence[str], late: LatePolicy,
@@ -44,7 +47,8 @@ class WaitingStep(StoredStep):
         self._codec = JoinStateCodec(name, self._schemas)
         self._times = StreamTimes()
         self._numbers: Counter[int] = Counter()
-        self._stores, self._open = stores, {}
+        self._stores, self._open, self._in_memory = stores, {}, stores.room is None
+        self._cold = ColdEntries(self._codec, self._sides)
         self._gone: list[tuple[int, bytes]] = []
 
     # --- records ------------------------------------------------------------------------------------------------
@@ -90,6 +94,8 @@ class WaitingStep(StoredStep):
     def _follow_to_the_end(self) -> None:
         """Stream time passes everything that is kept."""
         for partition in self._open:
+            if (last := self._cold.last_over(partition)) != NEVER:
+                self._times.follow(partition, last + 1)
             for buffer in self._sides:
                 for entries in buffer.of(partition):
                     self._times.follow(partition, int(entries.meta["time"].max()) + buffer.reach_ms + 1)
@@ -104,6 +110,7 @@ class WaitingStep(StoredStep):
 
     def flush(self) -> None:
         """Put what changed into the changelog."""
+        self._cold.fall_due(self._times.items())
         times = dict(self._times.items())
         changes: list[tuple[int, bytes, bytes | None]] = []
         for side, buffer in enumerate(self._sides):
@@ -116,39 +123,48 @@ class WaitingStep(StoredStep):
         changes += [(p, STREAM_TIME, self._codec.encode_time(time)) for p, time in self._times.take_moved()]
         if changes:
             partitions, keys, values = (list(column) for column in zip(*changes, strict=True))
-            self.effects.changelog.append(ProduceBatch(self.changelog, keys, values, None, partitions))
+            self._log(partitions, keys, values)
+        self._cold.put_away(self._stores.room)
+
+    def _store(self, partitions: list[int], keys: list[bytes], values: list[bytes | None]) -> None:
+        if not self._in_memory:  # else the sides are all there is
+            super()._store(partitions, keys, values)
 
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty, or as it was kept."""
         super().open(partition)
         self._times.open(partition)
+        if not self._in_memory:
+            self._cold.open(partition, self._open[partition])
 
     def restored(self, partition: int) -> None:
-        """What waited comes back. Raises StateCorrupted."""
-        held = dict(self._open[partition].range())
-        if STREAM_TIME in held:
-            self._times.restore(partition, self._codec.decode_time(held[STREAM_TIME]))
-        for side, buffer in enumerate(self._sides):
-            entries = self._codec.decode(side, partition, held)
-            if entries is not None:
-                self._numbers[partition] = max(self._numbers[partition], int(entries.meta["seq"].max()) + 1)
-                buffer.add(entries)
-        self._open[partition].clear()
+        """What waited comes back, as far as there is room. Raises StateCorrupted."""
+        store = self._open[partition]
+        if (time := store.get(STREAM_TIME)) is not None:
+            self._times.restore(partition, self._codec.decode_time(time))
+        for keys, values in store.scan(_AT_ONCE):
+            following = self._cold.restore(partition, dict(zip(keys, values, strict=True)))
+            self._numbers[partition] = max(self._numbers[partition], following)
+            self._cold.put_away(self._stores.room)
+        if self._in_memory:
+            store.clear()
 
     def keep(self, partition: int, mark: Mark) -> None:
-        """Keep what waits."""
-        store, time = self._open[partition], self._times[partition]
-        for side, buffer in enumerate(self._sides):
-            for entries in buffer.of(partition):
-                store.put_many(*self._codec.encode(side, entries))
-        if time != NEVER:
-            store.put(STREAM_TIME, self._codec.encode_time(time))
+        """Keep what waits; what is in memory alone goes to the store first."""
+        if self._in_memory:
+            store, time = self._open[partition], self._times[partition]
+            for side, buffer in enumerate(self._sides):
+                for entries in buffer.of(partition):
+                    store.put_many(*self._codec.encode(side, entries))
+            if time != NEVER:
+                store.put(STREAM_TIME, self._codec.encode_time(time))
         super().keep(partition, mark)
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
         super().close(partition)
         self._times.close(partition)
+        self._cold.close(partition)
         self._numbers.pop(partition, None)
         for buffer in self._sides:
             buffer.forget(partition)

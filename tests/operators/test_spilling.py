@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from streampipe import Hopping, Processor, Tumbling, agg
 from streampipe.errors import StateCorrupted
 from streampipe.operators.keyed_aggregate import KeyedAggregateStep
+from streampipe.operators.waiting import WaitingStep
 from streampipe.state.memory import MemoryStores
 from streampipe.state.port import Stores
 from streampipe.state.rocksdb import RocksStores
@@ -30,6 +31,9 @@ FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 
 
+TOPICS = SCHEMAS | {"other": SCHEMAS["in"]}
+
+
 class Tight(MemoryStores):
     """Stores beside which a step may keep one entry in memory."""
 
@@ -40,12 +44,29 @@ def aggregates() -> dict[str, Any]:
     return {"n": agg.count(), "s": agg.sum("x"), "all": agg.collect("x", limit=5)}
 
 
-def _processor(build: Callable[[Any], Any]) -> Processor:
+def _processor(shape: str) -> Processor:
     p = Processor("spill")
-    build(p.source("in", key="k")).agg(**aggregates()).to("out")
+    stream = p.source("in", key="k")
+    if shape in WAITING:
+        WAITING[shape](stream, p.source("other", key="k") if shape in JOINS else None).to("out")
+    else:
+        SHAPES[shape](stream).agg(**aggregates()).to("out")
     return p
 
 
+def _joined(how: Any, **options: Any) -> Callable[[Any, Any], Any]:
+    return lambda left, right: left.join(right, on="k", how=how, prefix="o_", **options)
+
+
+JOINS: dict[str, Callable[[Any, Any], Any]] = {
+    "inner join": _joined("inner", within="60ms"),
+    "left join": _joined("left", within="20ms", grace="30ms", late="drop"),
+    "outer join": _joined("outer", within=("10ms", "50ms"), grace="20ms"),
+}
+WAITING: dict[str, Callable[[Any, Any], Any]] = JOINS | {
+    "deduplicate": lambda stream, _: stream.deduplicate(within="40ms", grace="30ms"),
+}
+"""What keeps records as they are, for a while."""
 SHAPES: dict[str, Callable[[Any], Any]] = {
     "running": lambda s: s,
     "tumbling": lambda s: s.window(Tumbling("50ms")),
@@ -62,19 +83,20 @@ SHAPES: dict[str, Callable[[Any], Any]] = {
     "sliding, updates": lambda s: s.window(Sliding("20ms", grace="10ms"), emit="updates", late="drop"),
     "sliding, corrected": lambda s: s.window(Sliding("20ms"), late=Update("60ms")),
 }
+ALL = [*SHAPES, *WAITING]
 
 events = st.lists(
-    st.builds(lambda k, x, t: Event("in", k, {"k": k, "x": x, "y": None}, t, ord(k) % 2),
-              st.sampled_from("abcdef"), st.integers(0, 9), st.integers(0, 400)),
+    st.builds(lambda topic, k, x, t: Event(topic, k, {"k": k, "x": x, "y": None}, t, ord(k) % 2),
+              st.sampled_from(["in", "other"]), st.sampled_from("abcdef"), st.integers(0, 9), st.integers(0, 400)),
     max_size=40,
 )  # fmt: skip
 
 
 def run(shape: str, stores: Stores, steps: list[tuple[list[Event], str]], folder: str = "one") -> Result:
     """Process, and commit after each step; where it says so, start again from the changelog or from what was kept."""
-    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / shape / folder, stores)
+    driver = Driver(_processor(shape), TOPICS, FOLDER / shape / folder, stores)
     for some, then in steps:
-        driver.feed(some)
+        driver.feed(some if shape in JOINS else [event._replace(topic="in") for event in some])
         driver.collect(driver.task.drain())
         if then == "crash":
             driver.start()
@@ -88,7 +110,7 @@ def told(result: Result) -> Any:
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ALL)
 @given(steps=st.lists(st.tuples(events, st.sampled_from(["", "crash", "hand over"])), min_size=1, max_size=6))
 @settings(max_examples=EXAMPLES // 20)
 def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tuple[list[Event], str]]) -> None:
@@ -97,14 +119,14 @@ def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tupl
     assert tight == told(run(shape, MemoryStores(), steps))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ALL)
 def test_state_on_disk_gives_what_state_in_memory_gives(shape: str, tmp_path: Path) -> None:
     chance = np.random.default_rng(7)
     steps = []
     for start in range(0, 3_000, 500):
         names = [f"k{n}" for n in chance.integers(0, 60, 200).tolist()]
         times = (start + chance.integers(0, 600, 200)).tolist()
-        steps.append(([Event("in", k, {"k": k, "x": t % 7, "y": None}, t, int(k[1:]) % 4)
+        steps.append(([Event("in" if t % 3 else "other", k, {"k": k, "x": t % 7, "y": None}, t, int(k[1:]) % 4)
                        for k, t in zip(names, times, strict=True)],
                       {1_000: "hand over", 1_500: "crash"}.get(start, "")))  # fmt: skip
     with closing(RocksStores(tmp_path / "state", 8, tmp_path / "kept")) as stores:
@@ -114,7 +136,7 @@ def test_state_on_disk_gives_what_state_in_memory_gives(shape: str, tmp_path: Pa
 
 @pytest.mark.parametrize("shape", ["running", "tumbling", "session", "sliding"])
 def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
-    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / f"bound {shape}", Tight())
+    driver = Driver(_processor(shape), SCHEMAS, FOLDER / f"bound {shape}", Tight())
     for n in range(5):
         driver.feed([Event("in", f"k{i}", {"k": f"k{i}", "x": 1, "y": None}, n) for i in range(n, 20)])
         driver.collect(driver.task.drain())
@@ -128,9 +150,23 @@ def test_after_a_commit_no_more_is_in_memory_than_may_be(shape: str) -> None:
     }
 
 
+@pytest.mark.parametrize("shape", WAITING)
+def test_after_a_commit_no_more_records_wait_in_memory_than_may(shape: str) -> None:
+    driver = Driver(_processor(shape), TOPICS, FOLDER / f"bound {shape}", Tight())
+    for n in range(5):
+        driver.feed([Event("in", f"k{i}", {"k": f"k{i}", "x": 1, "y": None}, n) for i in range(n, 20)])
+        driver.collect(driver.task.drain())
+        [step] = driver.task.stores.values()
+        assert isinstance(step, WaitingStep)
+        assert sum(len(side.held()) for side in step._sides) <= Tight.room
+    if shape in JOINS:
+        driver.feed([Event("other", "k7", {"k": "k7", "x": 2, "y": None}, 5)])
+        assert [event["o_x"] for event in driver.finish().by_key("out")[b"k7"]] == [2] * 5
+
+
 @pytest.mark.parametrize("shape", ["running", "tumbling"])
 def test_state_of_another_shape_is_refused_before_it_is_asked_for(shape: str) -> None:
-    driver = Driver(_processor(SHAPES[shape]), SCHEMAS, FOLDER / f"shape {shape}", Tight())
+    driver = Driver(_processor(shape), SCHEMAS, FOLDER / f"shape {shape}", Tight())
     driver.feed([Event("in", "a", {"k": "a", "x": 1, "y": None}, 1)]).finish()
     p = Processor("spill")
     SHAPES[shape](p.source("in", key="k")).agg(n=agg.count()).to("other")
