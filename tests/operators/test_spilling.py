@@ -93,13 +93,16 @@ events = st.lists(
 
 
 def run(shape: str, stores: Stores, steps: list[tuple[list[Event], str]], folder: str = "one") -> Result:
-    """Process, and commit after each step; where it says so, start again from the changelog or from what was kept."""
+    """Process, and commit after each step; then comes silence, or a start from changelog or what was kept."""
     driver = Driver(_processor(shape), TOPICS, FOLDER / shape / folder, stores)
     for some, then in steps:
         driver.feed(some if shape in JOINS else [event._replace(topic="in") for event in some])
         driver.collect(driver.task.drain())
         if then == "crash":
             driver.start()
+        elif then == "silence":
+            driver.task.advance(250, dict.fromkeys(range(4), 60.0))
+            driver.collect(driver.task.drain())
         elif then == "hand over":
             driver.hand_over()
     return driver.finish(close_windows=shape != "running")
@@ -111,7 +114,9 @@ def told(result: Result) -> Any:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("shape", ALL)
-@given(steps=st.lists(st.tuples(events, st.sampled_from(["", "crash", "hand over"])), min_size=1, max_size=6))
+@given(
+    steps=st.lists(st.tuples(events, st.sampled_from(["", "crash", "hand over", "silence"])), min_size=1, max_size=6)
+)
 @settings(max_examples=EXAMPLES // 20)
 def test_how_much_memory_there_is_changes_no_result(shape: str, steps: list[tuple[list[Event], str]]) -> None:
     with tempfile.TemporaryDirectory(dir=FOLDER) as kept:
@@ -162,6 +167,29 @@ def test_after_a_commit_no_more_records_wait_in_memory_than_may(shape: str) -> N
     if shape in JOINS:
         driver.feed([Event("other", "k7", {"k": "k7", "x": 2, "y": None}, 5)])
         assert [event["o_x"] for event in driver.finish().by_key("out")[b"k7"]] == [2] * 5
+
+
+def _silent_join(keys: str, met: str) -> Driver:
+    """A left join whose records are out of memory but for one, after its partition was silent for long."""
+    driver = Driver(_processor("left join"), TOPICS, FOLDER / "silent", Tight())
+    for topic, some in (("in", keys), ("other", met)):
+        driver.feed([Event(topic, k, {"k": k, "x": 1, "y": None}, 1) for k in some]).finish()
+    driver.task.advance(1_000, {0: 60.0})
+    driver.finish()
+    return driver
+
+
+def test_what_waits_out_of_memory_goes_out_alone_after_silence() -> None:
+    told = _silent_join("abcd", "c").result.by_key("out")
+    assert {key: [e["o_x"] for e in events] for key, events in told.items()} == {
+        b"a": [None], b"b": [None], b"c": [1], b"d": [None],
+    }  # fmt: skip
+
+
+def test_silence_moves_no_time_when_all_that_is_out_of_memory_has_met_somebody() -> None:
+    driver = _silent_join("abcd", "abcd")
+    driver.feed([Event("in", "a", {"k": "a", "x": 2, "y": None}, 2)])
+    assert [event["x"] for event in driver.finish().by_key("out")[b"a"]] == [1, 2]
 
 
 @pytest.mark.parametrize("shape", ["running", "tumbling"])
