@@ -1,4 +1,4 @@
-"""What happens to workers and brokers besides kill -9, in a seeded order: zombies, stops, joins, restarts of Kafka."""
+"""What happens to workers and brokers besides kill -9 alone, in a seeded order: zombies, stops, restarts of Kafka."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from fractions import Fraction
 
 from streampipe.brokers.port import Member
-from streampipe.records import TopicPartition
+from streampipe.records import ProduceBatch, TopicPartition
 from tests.chaos.feeder import Feeder
 from tests.chaos.place import Place, Scenario
 from tests.chaos.workers import Workers, await_true
 
 STOP_S = 40.0
 AIM_S = 5.0
+TAKEN_OVER_S = 3.0
+"""So long after the end of a member others have had what it had."""
 RESTART_S = 150.0
 """For as long as it may take until a client that a starting broker led astray is replaced, one after the other."""
 
@@ -32,14 +35,15 @@ class Disturbances:
         feeder: Feeder,
         members: Callable[[], tuple[Member, ...]],
         in_transaction: Callable[[int], bool],
+        kill: Callable[[int], None],
     ) -> None:
         self._scenario, self._place, self._workers, self._feeder = scenario, place, workers, feeder
         self._members: Callable[[int], list[Member]] = lambda slot: [m for m in members() if slot_of(m) == slot]
-        self._in_transaction = in_transaction
+        self._in_transaction, self._kill = in_transaction, kill
         self._chance = random.Random(f"{scenario.seed}-disturbances")
         kinds = {
             self.zombie: scenario.zombies, self.stop: scenario.stops, self.visitor: scenario.visitors,
-            self.restart: scenario.restarts,
+            self.restart: scenario.restarts, self.stranger: scenario.strangers,
         }  # fmt: skip
         self._planned = [kind for kind, count in kinds.items() for _ in range(count)]
         self._chance.shuffle(self._planned)
@@ -60,18 +64,52 @@ class Disturbances:
     def zombie(self, slot: int) -> None:
         """A worker is frozen until the group has given it up, and then goes on as if nothing had been.
 
-        In the middle of a transaction, if it gets to one: that is what it must not end.
+        In the middle of a transaction, if it gets to one: that is what it must not end. Every other time between the
+        last record of it and its offsets.
         """
+        if self.done["zombie"] % 2 == 0:
+            self._workers.freeze(slot, AIM_S)
+        else:
+            self._aim(slot)
+            self._workers.signal(slot, signal.SIGSTOP)
+        try:
+            self._await_end_of({member.id for member in self._members(slot)}, slot)
+        finally:
+            self._workers.signal(slot, signal.SIGCONT)
+        self._await(lambda: self._goes_on(slot), "return of the zombie")
+
+    def _goes_on(self, slot: int) -> bool:
+        self._workers.signal(slot, signal.SIGCONT)  # it may have frozen itself after the last one
+        return bool(self._members(slot))
+
+    def _aim(self, slot: int) -> None:
         deadline = time.monotonic() + AIM_S
         while not self._in_transaction(slot) and time.monotonic() < deadline:
             time.sleep(0.005)
-        old = {member.id for member in self._members(slot)}
-        self._workers.signal(slot, signal.SIGSTOP)
-        try:
-            self._await(lambda: not old & {member.id for member in self._members(slot)}, "end of the frozen member")
-        finally:
-            self._workers.signal(slot, signal.SIGCONT)
-        self._await(lambda: bool(self._members(slot)), "return of the zombie")
+
+    def _await_end_of(self, old: set[str], slot: int) -> None:
+        self._await(lambda: not old & {member.id for member in self._members(slot)}, "end of the member")
+
+    def stranger(self, slot: int) -> None:
+        """A worker is killed while a transaction that others have nothing to do with lies open in all changelogs.
+
+        What is committed above it is beyond the last stable offset, and has to be restored all the same (KAFKA-10167).
+        """
+        place, partitions = self._place, list(range(self._scenario.partitions))
+        with closing(place.broker.producer(f"{place.topics.name}-stranger")) as producer:
+            producer.begin()
+            for topic in place.topics.changelogs:
+                never = [b"never committed"] * len(partitions)
+                producer.produce(ProduceBatch(topic, never, never, None, partitions))
+            producer.flush()
+            before = place.committed()
+            self._await(lambda: place.committed() > before, "progress beside a transaction in the changelogs")
+            self._aim(slot)
+            old = {member.id for member in self._members(slot)}
+            self._kill(slot)
+            self._await_end_of(old, slot)
+            time.sleep(TAKEN_OVER_S)
+            producer.abort()
 
     def stop(self, slot: int) -> None:
         """A worker is stopped in order, and started again."""

@@ -1,6 +1,7 @@
 """Places in a worker where it can be made to die: at the seams to broker and registry, between any two of their calls.
 
-`CHAOS_FAILPOINT=<point>:<n>` kills the process (SIGKILL, by itself) when it passes the point for the n-th time.
+`CHAOS_FAILPOINT=<point>:<n>` kills the process (SIGKILL, by itself) when it passes the point for the n-th time. It
+freezes itself (SIGSTOP) before it sends the next offsets when there is a file `CHAOS_FREEZE`, which it removes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +17,7 @@ import streampipe.cli.session as cli_session
 import streampipe.schemas.registry as registries
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 
-VARIABLE = "CHAOS_FAILPOINT"
+VARIABLE, FREEZE = "CHAOS_FAILPOINT", "CHAOS_FREEZE"
 REBALANCES = ("in-assigned", "in-revoked")
 POINTS = (
     "after-begin", "after-produce", "after-changelog", "after-dead-letters", "after-send-offsets", "before-commit",
@@ -29,11 +31,9 @@ Fuse = Callable[[str], None]
 
 def install() -> None:
     """Put the fuse that the environment names into every broker and registry that this process opens."""
-    given = os.environ.get(VARIABLE)
-    if given:
-        fuse = _fuse(given)
-        _wrap(cli_session, "open_broker", lambda broker: _Broker(broker, fuse))
-        _wrap(registries, "open_registry", lambda registry: _Registry(registry, fuse))
+    fuse = _fuse(os.environ.get(VARIABLE) or "")
+    _wrap(cli_session, "open_broker", lambda broker: _Broker(broker, fuse))
+    _wrap(registries, "open_registry", lambda registry: _Registry(registry, fuse))
 
 
 def _wrap(module: ModuleType, opener: str, wrapper: Callable[[Any], object]) -> None:
@@ -43,8 +43,8 @@ def _wrap(module: ModuleType, opener: str, wrapper: Callable[[Any], object]) -> 
 
 def _fuse(given: str) -> Fuse:
     wanted, _, count = given.partition(":")
-    assert wanted in POINTS, wanted
-    left = int(count)
+    assert not wanted or wanted in POINTS, wanted
+    left = int(count or 0)
 
     def passed(point: str) -> None:
         nonlocal left
@@ -54,6 +54,14 @@ def _fuse(given: str) -> Fuse:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     return passed
+
+
+def _freeze_if_asked() -> None:
+    try:
+        Path(os.environ[FREEZE]).unlink()
+    except (KeyError, FileNotFoundError):
+        return
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 class _Wrapped:
@@ -118,6 +126,7 @@ class _Producer(_Wrapped):
             self._fuse("after-dead-letters")
 
     def send_offsets(self, offsets: Any, group_metadata: object) -> None:
+        _freeze_if_asked()
         self._inner.send_offsets(offsets, group_metadata)
         self._fuse("after-send-offsets")
 

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from typing import Any
 from streampipe.brokers.kafka import KafkaBroker
 from streampipe.brokers.kafka.consumer import KafkaConsumer
 from streampipe.brokers.kafka.producer import KafkaProducer
-from streampipe.runtime import commit
+from streampipe.brokers.port import Admin, At, Isolation
+from streampipe.records import TopicPartition
+from streampipe.runtime import commit, session
 from streampipe.runtime.commit import ExactlyOnce
+from streampipe.runtime.restore import Restorer
 from streampipe.runtime.session import Session
 from streampipe.testing.stack import Stack
 from tests.chaos.driver import run
@@ -105,6 +108,25 @@ def dead_letters_outside() -> None:
     commit._produce = _produce
 
 
+class _Stable:
+    """An admin that knows no end of a partition but the last stable offset."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._admin, name)
+
+    def offsets(self, partitions: Collection[TopicPartition], at: At, _: Isolation = "read_committed") -> Any:
+        return self._admin.offsets(partitions, at)
+
+
+def restore_up_to_the_last_stable_offset() -> None:
+    """State that was committed above a transaction which is open counts as none."""
+    made: Any = Restorer
+    session.Restorer = lambda broker, admin, *rest: made(broker, _Stable(admin), *rest)  # type: ignore[assignment, attr-defined]
+
+
 @dataclass(frozen=True)
 class Mutant:
     """What is broken, and what has to happen for it to show."""
@@ -115,7 +137,7 @@ class Mutant:
 
 _BUSY = {"zombies": 6, "restarts": 2}
 MUTANTS = {
-    "nothing": Mutant(lambda: None, {"zombies": 2, "failpoints": 4}),
+    "nothing": Mutant(lambda: None, {"zombies": 2, "failpoints": 4, "strangers": 2}),
     "offsets-after-the-transaction": Mutant(
         offsets_after_the_transaction, {"failpoints": 4, "points": ("after-commit",)}
     ),
@@ -126,6 +148,7 @@ MUTANTS = {
     "produce-error-swallowed": Mutant(produce_error_swallowed),
     "state-kept-after-an-abort": Mutant(state_kept_after_an_abort, _BUSY),
     "dead-letters-outside": Mutant(dead_letters_outside),
+    "restore-up-to-the-last-stable-offset": Mutant(restore_up_to_the_last_stable_offset, {"strangers": 4}),
 }
 
 

@@ -48,7 +48,13 @@ class Nemesis:
         """Deaths by failpoint."""
         self.missed: Counter[str] = Counter()
         self.disturbances = Disturbances(
-            scenario, place, workers, feeder, self._members, lambda slot: bool(self._cut([slot], self._owned()))
+            scenario,
+            place,
+            workers,
+            feeder,
+            self._members,
+            lambda slot: bool(self._cut([slot], self._owned())),
+            self._fell,
         )
 
     def run(self) -> list[Kill]:
@@ -93,6 +99,12 @@ class Nemesis:
             self._workers.start(slot, f"{point}:{count}" if point and slot == slots[0] else "")
         if point:
             self._burn(slots[0], point)
+
+    def _fell(self, slot: int) -> None:
+        cut = self._cut([slot], self._owned())
+        self._workers.kill(slot)
+        self._note([slot], cut)
+        self._workers.start(slot)
 
     def _note(self, slots: list[int], cut: Collection[int]) -> None:
         committed, fed = self._place.committed(), self._feeder.fed

@@ -47,6 +47,8 @@ class Scenario:
     visitors: int = 0
     restarts: int = 0
     """Restarts of Kafka, for which it must be a `stack` of its own."""
+    strangers: int = 0
+    """Kills while a transaction of somebody else lies open in the changelogs."""
     stack: Stack | None = None
     state: str = "memory"
     mutant: str = ""

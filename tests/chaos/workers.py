@@ -33,7 +33,8 @@ class Workers:
     def start(self, slot: int, failpoint: str = "") -> None:
         """Start the slot's process, to die at a failpoint if one is given."""
         arguments = [*self._flags, "--slot", str(slot), "--report", str(self._folder)]
-        self._processes[slot] = self._spawn(f"slot{slot}", *arguments, failpoint=failpoint)
+        strikes = {failpoints.VARIABLE: failpoint, failpoints.FREEZE: str(self._freeze(slot))}
+        self._processes[slot] = self._spawn(f"slot{slot}", *arguments, **strikes)
 
     def died(self, slot: int) -> bool:
         """Whether the slot's process was killed by what it passed."""
@@ -43,6 +44,18 @@ class Workers:
         """Send a signal to the slot's process."""
         self._look(slot, self._processes[slot])
         self._processes[slot].send_signal(number)
+
+    def freeze(self, slot: int, within_s: float) -> None:
+        """SIGSTOP, when it is about to send offsets if it gets to that in time. It may need more than one SIGCONT."""
+        asked, deadline = self._freeze(slot), time.monotonic() + within_s
+        asked.touch()
+        while asked.exists() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        asked.unlink(missing_ok=True)
+        self.signal(slot, signal.SIGSTOP)
+
+    def _freeze(self, slot: int) -> Path:
+        return self._folder / f"freeze-{slot}"
 
     def stop(self, slot: int, timeout_s: float) -> None:
         """SIGTERM, and wait for the end."""
@@ -106,12 +119,11 @@ class Workers:
         if process.poll() is not None:
             self.unexpected.append(f"slot {slot} ended by itself with exit code {process.returncode}")
 
-    def _spawn(self, label: str, *arguments: str, failpoint: str = "") -> subprocess.Popen[bytes]:
+    def _spawn(self, label: str, *arguments: str, **more: str) -> subprocess.Popen[bytes]:
         self._starts += 1
         command = [sys.executable, "-m", "tests.chaos.worker", str(os.getpid()), "run", MODULE, *arguments]
         with (self._folder / f"{self._starts:04}-{label}.log").open("wb") as log:
-            environment = self._environment | {failpoints.VARIABLE: failpoint}
-            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
+            return subprocess.Popen(command, cwd=ROOT, env=self._environment | more, stdout=log, stderr=log)
 
 
 def await_true(condition: Callable[[], bool], what: str, workers: Workers, within_s: float = 60.0) -> None:
