@@ -10,8 +10,9 @@ from typing import Any
 
 from streampipe.errors import TopologyError
 from streampipe.policies import InvalidTimestampPolicy
-from streampipe.streams import Stream, Table, one_of
+from streampipe.streams import Stream, Table
 from streampipe.topology import nodes
+from streampipe.topology.arguments import one_of
 from streampipe.topology.builder import Builder, Columns, checked_name, key_of
 from streampipe.topology.nodes import Node, Topology
 from streampipe.windows import Duration, milliseconds

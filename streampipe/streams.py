@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Any, TypeVar, overload
 
 import polars as pl
 
@@ -12,20 +12,22 @@ from streampipe.aggregates import Aggregate
 from streampipe.errors import TopologyError
 from streampipe.keyed_state import asked_states
 from streampipe.policies import EmitPolicy, LatePolicy, Retry
-from streampipe.topology import nodes
+from streampipe.topology import joins, nodes
+from streampipe.topology.arguments import check_keyed, idle_after_ms, one_of
 from streampipe.topology.builder import Builder, Columns, checked_name
-from streampipe.topology.nodes import Node, entries
+from streampipe.topology.joins import JoinKind, StreamJoinKind, Within
+from streampipe.topology.nodes import Node
 from streampipe.windows import Duration, Update, Window, milliseconds
 
-JoinKind = Literal["inner", "left"]
-StreamJoinKind = Literal["inner", "left", "outer"]
-Within = Duration | tuple[Duration, Duration]
-"""How far from each other times may be: either way, or before and after."""
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _expression(column: str | pl.Expr) -> pl.Expr:
     return pl.col(column) if isinstance(column, str) else column
+
+
+def _named(columns: Sequence[str] | None) -> tuple[str, ...] | None:
+    return None if columns is None else tuple(columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +53,9 @@ class Table:
         a row is gone, the Boolean column `retracted` is true and all but the key is null; `to_table` makes tombstones
         of that. Raises TopologyError unless both are co-partitioned tables.
         """
-        one_of("join how", how, StreamJoinKind)
-        for table in (self, other):
-            if table.node.everywhere:
-                raise TopologyError(
-                    f"join of tables {self.node.topic!r} and {other.node.topic!r}: {table.node.topic!r} is a "
-                    f"global_table, whose changes come to every worker; make it a table()"
-                )
-            if table.node.history_ms is not None:
-                raise TopologyError(
-                    f"join of tables {self.node.topic!r} and {other.node.topic!r}: {table.node.topic!r} has a history, "
-                    f"which streams can join only; declare the table once more without"
-                )
-        node = nodes.TableJoin(
-            name=self.builder.named(name, "join"), inputs=(self.node, other.node), key=self.node.key, how=how,
-            prefix=prefix, columns=tuple(columns) if columns is not None else None,
-        )  # fmt: skip
+        node = joins.of_tables(
+            self.builder, self.node, other.node, how=how, prefix=prefix, columns=_named(columns), name=name
+        )
         return Stream(self.builder, self.builder.add(node))
 
 
@@ -181,15 +170,15 @@ class Stream:
         self, kind: str, name: str | None, on_timer: Callable[..., Any] | None, ttl: Duration | None,
         idle_after: Duration | None, fields: dict[str, Any],
     ) -> Stream:  # fmt: skip
-        self._check_keyed("handle with state")
+        check_keyed(self.node, "handle with state")
         ttl_ms = None if ttl is None else milliseconds(ttl)
         if ttl_ms is not None and ttl_ms <= 0:
             raise TopologyError(f"handle ttl={ttl!r}: use a length of time")
         unique = self._builder.named(name, kind)
         node = nodes.StatefulHandle(
-            name=unique, inputs=(self.node,), key=self.node.key, changelog=f"{self._builder.app_id}-{unique}-changelog",
+            name=unique, inputs=(self.node,), key=self.node.key, changelog=self._builder.changelog(unique),
             on_timer=on_timer, ttl_ms=ttl_ms,
-            idle_after_ms=_idle_after_ms(idle_after, "updates" if on_timer is None else "final"), **fields,
+            idle_after_ms=idle_after_ms(idle_after, "updates" if on_timer is None else "final"), **fields,
         )  # fmt: skip
         return Stream(self._builder, self._builder.add(node))
 
@@ -248,70 +237,13 @@ class Stream:
         """
         one_of("join how", how, StreamJoinKind)
         on = (on,) if isinstance(on, str) else tuple(on)
-        named = tuple(columns) if columns is not None else None
+        how_joined: dict[str, Any] = {"on": on, "how": how, "prefix": prefix, "columns": _named(columns), "name": name}
         if isinstance(other, Stream):
-            return self._join_stream(other, on, how=how, prefix=prefix, columns=named, name=name, **times)
-        if how == "outer" or times:
-            raise TopologyError(f"join with table {other.node.topic!r}: {', '.join(times) or how} is for streams only")
-        self._check_joins(other, on)
-        node = nodes.Join(
-            name=self._builder.named(name, "join"), inputs=(self.node, other.node), key=self.node.key, on=on, how=how,
-            prefix=prefix, columns=named,
-        )  # fmt: skip
-        return Stream(self._builder, self._builder.add(node))
-
-    def _check_joins(self, table: Table, on: tuple[str, ...]) -> None:
-        if not table.node.everywhere and self.node.key != on:
-            raise TopologyError(
-                f"join with table {table.node.topic!r} on {', '.join(on)}: the stream is keyed by "
-                f"{', '.join(self.node.key or ()) or 'nothing known'}; put .key_by({', '.join(map(repr, on))}) "
-                f"before the join, or make it a global_table"
-            )
-        if len(on) != len(table.node.key or ()):
-            raise TopologyError(
-                f"join with table {table.node.topic!r} on {', '.join(on)}: its key has {len(table.node.key or ())} "
-                f"column(s), {', '.join(table.node.key or ())}"
-            )
-
-    def _join_stream(
-        self,
-        other: Stream,
-        on: tuple[str, ...],
-        *,
-        within: Within | None = None,
-        grace: Duration = "0s",
-        how: StreamJoinKind,
-        late: LatePolicy = "dead_letter",
-        idle_after: Duration | None = None,
-        prefix: str,
-        columns: tuple[str, ...] | None,
-        name: str | None,
-    ) -> Stream:
-        one_of("join late", late, LatePolicy)
-        if within is None:
-            raise TopologyError(f"join on {', '.join(on)}: a join of streams needs within=..., such as within='10m'")
-        for side, stream in (("left", self), ("right", other)):
-            if stream.node.key != on:
-                raise TopologyError(
-                    f"join on {', '.join(on)}: the {side} stream is keyed by "
-                    f"{', '.join(stream.node.key or ()) or 'nothing known'}; put .key_by({', '.join(map(repr, on))}) "
-                    f"before the join"
-                )
-        if shared := entries(self.node) & entries(other.node):
-            raise TopologyError(
-                f"join on {', '.join(on)}: both streams come from topic {min(shared)!r}; write one of them to a "
-                f"topic of its own, and read that with another source()"
-            )
-        before, after = within if isinstance(within, tuple) else (within, within)
-        lengths = [milliseconds(length) for length in (before, after, grace)]
-        if min(lengths) < 0:
-            raise TopologyError(f"join within={within!r}, grace={grace!r}: must not be negative")
-        unique = self._builder.named(name, "join")
-        node = nodes.StreamJoin(
-            name=unique, inputs=(self.node, other.node), key=on, changelog=f"{self._builder.app_id}-{unique}-changelog",
-            how=how, before_ms=lengths[0], after_ms=lengths[1], grace_ms=lengths[2], late=late, prefix=prefix,
-            columns=columns, idle_after_ms=_idle_after_ms(idle_after, "updates" if how == "inner" else "final"),
-        )  # fmt: skip
+            node = joins.of_streams(self._builder, self.node, other.node, **how_joined, **times)
+        elif times:
+            raise TopologyError(f"join with table {other.node.topic!r}: {', '.join(times)} is for streams only")
+        else:
+            node = joins.with_table(self._builder, self.node, other.node, **how_joined)
         return Stream(self._builder, self._builder.add(node))
 
     def key_by(self, *columns: str, name: str | None = None) -> Stream:
@@ -340,18 +272,18 @@ class Stream:
         silent before its windows close by the wall clock (outside of replays): by default "30s" if results are final,
         else "never". Raises TopologyError when the stream has no known key.
         """
-        self._check_keyed("window")
+        check_keyed(self.node, "window")
         one_of("window emit", emit, EmitPolicy)
         if not isinstance(late, Update):
             one_of("window late", late, LatePolicy)
-        return Windowed(self, window, emit, late, _idle_after_ms(idle_after, emit), name)
+        return Windowed(self, window, emit, late, idle_after_ms(idle_after, emit), name)
 
     def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> Stream:
         """Aggregate by key alone, for ever: at most one update for each key and commit, with all records so far.
 
         Columns are the key and one for each aggregate. Raises TopologyError when the stream has no known key.
         """
-        self._check_keyed("agg")
+        check_keyed(self.node, "agg")
         return self._aggregate(nodes.RunningAggregate, "agg", name, aggregates)
 
     def deduplicate(
@@ -368,7 +300,7 @@ class Stream:
         that is further behind is late, since what went through then is forgotten. For duplicates by an id of their
         own, call .key_by("id") before. Raises TopologyError when the stream has no known key.
         """
-        self._check_keyed("deduplicate")
+        check_keyed(self.node, "deduplicate")
         one_of("deduplicate late", late, LatePolicy)
         within_ms = milliseconds(within)
         grace_ms = within_ms if grace is None else milliseconds(grace)
@@ -377,16 +309,9 @@ class Stream:
         unique = self._builder.named(name, "deduplicate")
         node = nodes.Deduplicate(
             name=unique, inputs=(self.node,), key=self.node.key, within_ms=within_ms, grace_ms=grace_ms, late=late,
-            changelog=f"{self._builder.app_id}-{unique}-changelog",
+            changelog=self._builder.changelog(unique),
         )  # fmt: skip
         return Stream(self._builder, self._builder.add(node))
-
-    def _check_keyed(self, what: str) -> None:
-        if self.node.key is None:
-            raise TopologyError(
-                f"{what} after {self.node.name!r}: the stream has no known key; call .key_by(column) before it, "
-                f"or declare source(..., key=column) if the records are keyed so already"
-            )
 
     def _aggregate(
         self, make: Callable[..., Node], kind: str, name: str | None, aggregates: dict[str, Aggregate], **fields: Any
@@ -394,7 +319,7 @@ class Stream:
         if not aggregates:
             raise TopologyError("agg() needs at least one aggregate: agg(n=agg.count())")
         unique = self._builder.named(name, kind)
-        changelog = f"{self._builder.app_id}-{unique}-changelog"
+        changelog = self._builder.changelog(unique)
         node = make(
             name=unique, inputs=(self.node,), key=self.node.key, changelog=changelog, aggregates=aggregates, **fields
         )
@@ -471,18 +396,3 @@ def _asks_for_state(function: Callable[..., Any]) -> bool:
         return bool(asked_states(function))
     except NameError:
         return False  # said better when the processor is built
-
-
-def _idle_after_ms(idle_after: Duration | None, emit: EmitPolicy) -> int | None:
-    if idle_after is None:
-        return milliseconds("30s") if emit == "final" else None
-    after_ms = None if idle_after == "never" else milliseconds(idle_after)
-    if after_ms is not None and after_ms < 0:
-        raise TopologyError(f"window idle_after={idle_after!r}: use a length of time or 'never'")
-    return after_ms
-
-
-def one_of(what: str, given: str, kind: object) -> None:
-    """Raise TopologyError unless it is among the literals of `kind`."""
-    if given not in get_args(kind):
-        raise TopologyError(f"{what}={given!r}: use one of {', '.join(map(repr, get_args(kind)))}")

@@ -32,6 +32,10 @@ class Builder:
         name = f"{base}-{n}" if counted or n > 1 else base
         return name if all(node.name != name for node in self.nodes) else self.unique(base, counted=True)
 
+    def changelog(self, name: str) -> str:
+        """Topic that the state of the node of this name is read back from."""
+        return f"{self.app_id}-{name}-changelog"
+
     def named(self, name: str | None, kind: str) -> str:
         """The name given, else the kind with a number. Raises TopologyError for a name that is taken or no name."""
         if name is None:

@@ -24,7 +24,7 @@ from streampipe import (
     agg,
 )  # fmt: skip
 from streampipe.policies import LatePolicy
-from streampipe.streams import StreamJoinKind
+from streampipe.topology.joins import StreamJoinKind
 from streampipe.windows import Window
 
 
