@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
 
 from streampipe.brokers.port import Admin
-from streampipe.errors import StreampipeError, Unavailable
+from streampipe.errors import StreampipeError
 from streampipe.records import RecordBatch, TopicPartition
+from streampipe.runtime.backlog import Backlog, PollSize
 from streampipe.runtime.commit import Committer, MemberFenced, emitting, open_committer, result_of
 from streampipe.runtime.global_tables import GlobalTables
 from streampipe.runtime.idle import IdlePartitions
 from streampipe.runtime.job import Job, input_topics
 from streampipe.runtime.keeping import keep_state
-from streampipe.runtime.partitions import Partitions, without
+from streampipe.runtime.partitions import Partitions
 from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
 from streampipe.runtime.silence import Silence
 from streampipe.runtime.standby import Standbys
 from streampipe.runtime.uncommitted import Uncommitted
 
-log = logging.getLogger(__name__)
-
 MAX_UNCOMMITTED = 500_000
 """Records processed between two commits, at most: bounds memory when commits are far apart."""
-MAX_RETRY_S = 5.0
-TURN_S = 1.0
-"""How long processing may go on before the group is polled, a commit made or a stop noticed: slow handlers get
-their records in slices of about that."""
-FIRST_SLICE = 500
 
 
 class Session:
@@ -60,8 +52,7 @@ class Session:
         self._rewind = False
         self._lost = False
         self._state: State | None = None
-        self._limit = self._settings.batch_size
-        self._suspects = 0
+        self._poll_size = PollSize(self._settings.batch_size)
         self.commits = 0
         self.joined_at = self._clock.monotonic_s()
         self._fresh()
@@ -76,11 +67,8 @@ class Session:
             self._job.broker, self._admin, self._observer, self._clock, self._job.restore_patience_s
         )
         self._idle = IdlePartitions(self._admin, self._clock, self.task.idle_after_s)
-        self._pending: deque[RecordBatch] = deque()
+        self._backlog = Backlog(self._clock, self._observer, self._settings.batch_size)
         self._touched = False
-        self._retry_at = 0.0
-        self._retry_s = 0.0
-        self._slice = FIRST_SLICE
         self._polled = 0
         self.activity = 0
         """Grows whenever this worker takes on partitions or processes records."""
@@ -125,7 +113,7 @@ class Session:
         self._observer.rebalanced("lost", partitions, 0.0)
 
     def _let_go(self, gone: set[TopicPartition]) -> None:
-        self._pending = deque(b for b in (without(b, gone) for b in self._pending) if len(b))
+        self._backlog.let_go(gone)
         self.task.revoke(sorted(gone & self._mine.owned))
         self._mine.go(gone)
         self._idle.forget(gone)
@@ -173,7 +161,7 @@ class Session:
     @property
     def quiet(self) -> bool:
         """Nothing arrived lately and nothing is left to do."""
-        return not (self._pending or self._mine.arriving or self._polled or self.uncommitted or self._touched
+        return not (self._backlog or self._mine.arriving or self._polled or self.uncommitted or self._touched
                     or self._restoring)  # fmt: skip
 
     @property
@@ -203,66 +191,44 @@ class Session:
             self._idle.heard(partition)
 
     def _hold(self) -> None:
-        waiting = bool(self._pending) or not self._tables.loaded
+        waiting = bool(self._backlog) or not self._tables.loaded
         self._mine.hold(everything=waiting, restoring=self._restorer.partitions)
         self._tell("restoring" if self._restoring or self._mine.arriving else "running")
 
     def _poll(self, *, wait: bool = True) -> None:
         started = self._clock.monotonic_s()
-        batches = self.consumer.poll(self._limit, self._wait_s(started) if wait else 0.0)
+        batches = self.consumer.poll(self._poll_size.limit, self._wait_s(started) if wait else 0.0)
         self._polled = sum(map(len, batches))
         self._observer.polled(self._polled, self._clock.monotonic_s() - started)
         for batch in batches:
             self._observer.consumed(batch.topic, len(batch), _bytes_of(batch.values))
-        self._pending.extend(batch for batch in map(self._mine.admit, batches) if len(batch))
+        self._backlog.add(map(self._mine.admit, batches))
         self._check_membership()
 
     def _wait_s(self, now: float) -> float:
         longest = self._settings.max_poll_wait_ms / 1000
-        if self._retry_at:
-            return min(longest, max(0.0, self._retry_at - now))
-        if self._pending or self._restoring or self._mine.arriving:
+        if self._backlog.retry_at:
+            return min(longest, max(0.0, self._backlog.retry_at - now))
+        if self._backlog or self._restoring or self._mine.arriving:
             return 0.0
         if self.uncommitted or self._touched:
             return min(longest, max(0.0, self._commit_at() - now))
         return longest
 
     def _process(self) -> None:
-        if not self._pending:
-            self._retry_at = self._retry_s = 0.0  # what had to wait may have gone to another member
-            if not self._polled and not self._mine.paused and not self.uncommitted:
-                self._observer.oldest_unprocessed(dict.fromkeys(self._mine.owned))
-            return
-        if self._clock.monotonic_s() < self._retry_at:
-            return
-        turn_ends = self._clock.monotonic_s() + TURN_S
-        while self._pending and self._clock.monotonic_s() < turn_ends:
-            batch = self._next_slice()
-            started = self._clock.monotonic_s()
-            try:
-                self.task.process(batch, None if self._job.replay else self._clock.now_ms())
-            except Unavailable as error:
-                self._wait_for_dependency(error)
-                return
-            self._pending.popleft()
-            self._processed(batch, self._clock.monotonic_s() - started)
-        if self._retry_at:
-            self._retry_at = self._retry_s = 0.0
-            self._observer.broker_reachable(True)
-        self._observer.oldest_unprocessed(self.uncommitted.oldest(self._mine.owned))
+        idle = not (self._backlog or self._polled or self._mine.paused or self.uncommitted)
+        anything = bool(self._backlog)
+        for batch, seconds in self._backlog.turn(self._to_task):
+            self._processed(batch, seconds)
+        if idle:
+            self._observer.oldest_unprocessed(dict.fromkeys(self._mine.owned))
+        elif anything and not self._backlog.retry_at:
+            self._observer.oldest_unprocessed(self.uncommitted.oldest(self._mine.owned))
 
-    def _next_slice(self) -> RecordBatch:
-        batch = self._pending[0]
-        if len(batch) > self._slice:
-            self._pending.popleft()
-            self._pending.extendleft([batch.slice(self._slice, len(batch)), batch.slice(0, self._slice)])
-        return self._pending[0]
+    def _to_task(self, batch: RecordBatch) -> None:
+        self.task.process(batch, None if self._job.replay else self._clock.now_ms())
 
     def _processed(self, batch: RecordBatch, seconds: float) -> None:
-        if seconds > TURN_S:
-            self._slice = max(1, int(len(batch) * TURN_S / seconds))
-        elif seconds < TURN_S / 4:
-            self._slice = min(self._settings.batch_size, self._slice * 2)
         self._touched = True
         self.activity += 1
         self.uncommitted.processed(batch)
@@ -270,14 +236,8 @@ class Session:
         for number in np.unique(batch.partitions).tolist():
             self._idle.heard(TopicPartition(batch.topic, number))
 
-    def _wait_for_dependency(self, error: Unavailable) -> None:
-        self._retry_s = min(MAX_RETRY_S, self._retry_s * 2 or 0.1)
-        self._retry_at = self._clock.monotonic_s() + self._retry_s
-        self._observer.broker_reachable(False)
-        log.warning("processing waits, next try in %.1f s: %s", self._retry_s, error)
-
     def _follow_clock(self) -> None:
-        if self._job.replay or self._retry_at or self._restoring:
+        if self._job.replay or self._backlog.retry_at or self._restoring:
             return
         silent_s = self._idle.look(self._mine.paused, self.consumer.position)
         if silent_s:
@@ -285,7 +245,7 @@ class Session:
             self._touched = True
 
     def _notice_silence(self) -> None:
-        busy = self._polled or self._pending or self._restoring or self._mine.arriving or self._retry_at
+        busy = self._polled or self._backlog or self._restoring or self._mine.arriving or self._backlog.retry_at
         if busy or self._rewind:
             self._silence.heard()
         else:
@@ -308,7 +268,7 @@ class Session:
         metadata = self.consumer.group_metadata()
         self._last_commit = started
         output = emitting(self.task.drain) if self._touched else TaskOutput()
-        positions = self._mine.positions(self._pending)
+        positions = self._mine.positions(self._backlog.batches)
         moved = {tp: offset for tp, offset in positions.items() if offset > self._mine.committed.get(tp, 0)}
         self.uncommitted.gave(output)
         if moved or self.uncommitted:
@@ -324,9 +284,7 @@ class Session:
             raise
         self._mine.committed.update(offsets)
         self.commits += 1
-        self._suspects -= self.uncommitted.records
-        if self._suspects <= 0:
-            self._limit = self._settings.batch_size
+        self._poll_size.committed(self.uncommitted.records)
         for topic, count in self.uncommitted.produced.items():
             self._observer.produced(topic, count)
         latencies = self.uncommitted.latencies_s(self._clock.now_ms())
@@ -340,7 +298,7 @@ class Session:
             keep_state(self.task, going, self._mine.committed, self._admin, self._confirm, self._clock.now_ms())
 
     def _confirm(self) -> None:
-        positions, metadata = self._mine.positions(self._pending), self.consumer.group_metadata()
+        positions, metadata = self._mine.positions(self._backlog.batches), self.consumer.group_metadata()
         self.committer.commit(TaskOutput(), positions, metadata)
 
     def _produce_early(self) -> None:
@@ -353,7 +311,7 @@ class Session:
         return self._last_commit + self._settings.commit_interval_ms / 1000
 
     def _commit_is_due(self) -> bool:
-        narrowed = self._suspects > 0 and self.uncommitted.records > 0
+        narrowed = self._poll_size.narrowed and self.uncommitted.records > 0
         too_much = self.uncommitted.records >= MAX_UNCOMMITTED
         return narrowed or too_much or self._clock.monotonic_s() >= self._commit_at()
 
@@ -378,15 +336,12 @@ class Session:
         self._lost = False
 
     def narrow(self) -> bool:
-        """Halve the records of a transaction until those that just failed are committed; False: it was one record."""
-        failed = self.uncommitted.records
-        self._suspects = max(failed, self._suspects, 1)
-        self._limit = max(1, min(self._limit, failed) // 2)
-        return failed > 1
+        """Poll fewer records at a time until those that just failed are committed; False: it was one record."""
+        return self._poll_size.narrow(self.uncommitted.records)
 
     def uncommitted_ranges(self) -> str:
         """The offsets of the records since the last commit, for a message."""
-        return self.uncommitted.ranges(self._mine.positions(self._pending))
+        return self.uncommitted.ranges(self._mine.positions(self._backlog.batches))
 
     def close(self) -> None:
         """Leave the group; what is not committed is taken back."""

@@ -11,7 +11,7 @@ import pytest
 from streampipe.brokers.port import Broker
 from streampipe.policies import Guarantee
 from streampipe.records import RecordBatch, TopicPartition
-from streampipe.runtime import session
+from streampipe.runtime import backlog, session
 from streampipe.runtime.worker import Worker
 from tests.runtime.fakes import (
     CountingTask,
@@ -294,8 +294,8 @@ def test_much_uncommitted_work_is_committed_before_its_time(
 def test_a_slow_task_gets_slices_and_stops_in_between(
     broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session, "TURN_S", 0.05)
-    monkeypatch.setattr(session, "FIRST_SLICE", 8)
+    monkeypatch.setattr(backlog, "TURN_S", 0.05)
+    monkeypatch.setattr(backlog, "FIRST_SLICE", 8)
     log = Log()
     sizes: list[int] = []
 
