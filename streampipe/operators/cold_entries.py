@@ -18,6 +18,9 @@ from streampipe.operators.stream_time import NEVER
 from streampipe.records import IntArray
 from streampipe.state.port import StateStore
 
+_Homes = dict[bytes, list[tuple[bytes, int]]]
+"""By key, the state keys of its entries, and when each is over."""
+
 
 class ColdEntries:
     """What is not in `sides`, by partition."""
@@ -96,18 +99,17 @@ class ColdEntries:
             return
         for side in self._sides:
             side.round += 1
-        goes = self._coldest(np.concatenate([side.held() for side in self._sides]), room)
-        if not len(goes):
-            return
-        gone: dict[tuple[int, bytes], list[tuple[bytes, int]]] = {}
-        for number, side in enumerate(self._sides):
-            for entries in side.take_out(goes):
-                self._note(number, entries, side.reach_ms, gone)
-        self._put(gone)
+        if sum(map(len, self._sides)) > room and len(goes := self._coldest(room)):
+            gone: dict[int, _Homes] = {}
+            for number, side in enumerate(self._sides):
+                for entries in side.take_out(goes):
+                    self._note(number, entries, gone)
+            for partition, homes in gone.items():
+                self._put(partition, homes)
 
-    @staticmethod
-    def _coldest(meta: np.ndarray, room: int) -> Hashes:
+    def _coldest(self, room: int) -> Hashes:
         """Of keys with all their entries, so many that three quarters of the room are taken by the rest."""
+        meta = np.concatenate([side.held() for side in self._sides])
         if len(meta) <= room:
             return np.zeros(0, np.uint64)
         keys, of, sizes = np.unique(meta["hash"], return_inverse=True, return_counts=True)
@@ -119,23 +121,17 @@ class ColdEntries:
         chosen: Hashes = np.sort(keys[order[: int((left > room - room // 4).sum()) + 1]])
         return chosen
 
-    def _note(
-        self, side: int, entries: Entries, reach_ms: int, gone: dict[tuple[int, bytes], list[tuple[bytes, int]]]
-    ) -> None:
+    def _note(self, side: int, entries: Entries, gone: dict[int, _Homes]) -> None:
         partitions = entries.meta["partition"]
         for partition, count in zip(*np.unique(partitions[~entries.meta["matched"]], return_counts=True), strict=True):
             self.unmatched[side, int(partition)] += int(count)
-        homes = zip(partitions.tolist(), entries.rows.column(KEY).to_pylist(), strict=True)
-        overs = (entries.meta["time"] + reach_ms).tolist()
-        for home, name, over in zip(homes, self._codec.keys(side, entries), overs, strict=True):
-            gone.setdefault(home, []).append((name, over))
+        names, keys = self._codec.keys(side, entries), entries.rows.column(KEY).to_pylist()
+        overs = (entries.meta["time"] + self._sides[side].reach_ms).tolist()
+        for partition, key, name, over in zip(partitions.tolist(), keys, names, overs, strict=True):
+            gone.setdefault(partition, {}).setdefault(key, []).append((name, over))
 
-    def _put(self, gone: Mapping[tuple[int, bytes], Sequence[tuple[bytes, int]]]) -> None:
-        of: dict[int, dict[bytes, Sequence[tuple[bytes, int]]]] = {}
-        for (partition, key), held in gone.items():
-            of.setdefault(partition, {})[key] = held
-        for partition, held_by in of.items():
-            self._keys[partition].put({key: [name for name, _ in held] for key, held in held_by.items()})
-            first = np.array([min(over for _, over in held) for held in held_by.values()], np.int64)
-            last = np.array([max(over for _, over in held) for held in held_by.values()], np.int64)
-            self._due[partition].put(list(held_by), first, last)
+    def _put(self, partition: int, homes: _Homes) -> None:
+        self._keys[partition].put({key: [name for name, _ in held] for key, held in homes.items()})
+        first = np.array([min(over for _, over in held) for held in homes.values()], np.int64)
+        last = np.array([max(over for _, over in held) for held in homes.values()], np.int64)
+        self._due[partition].put(list(homes), first, last)

@@ -116,6 +116,10 @@ class JoinBuffer:
         """Entries that come or are used count as used in this one."""
         self._runs: list[_Run] = []
 
+    def __len__(self) -> int:
+        """Entries, with those that are over but not swept away yet."""
+        return sum(map(len, self._runs))
+
     def add(self, entries: Entries) -> None:
         """Put entries in."""
         if not len(entries):
