@@ -89,6 +89,48 @@ def test_no_fault_of_any_seed_changes_what_comes_out(
         assert told(run) == told(calm), (seed, run.faults, run.happened)
 
 
+def pairs() -> Processor:
+    """A join of two streams, and the first of what is near each other. Nothing is late, however the streams race."""
+    p = Processor("pairs")
+    ordered = p.source("orders", key="user")
+    returned = p.source("returns", key="user", schema=avro("Return", user="string", item="string", n="int"))
+    options: dict[str, Any] = {"within": "5s", "grace": "1h", "how": "outer", "idle_after": "never"}
+    ordered.join(returned, on="user", prefix="r_", columns=["n"], **options).to("paired")
+    ordered.deduplicate(within="10s").select("user", "n").to("firsts")
+    return p
+
+
+def pairs_told(run: Simulation) -> Any:
+    paired = Counter((event["user"], event["n"], event["r_n"]) for event in run.events("paired") if event)
+    return paired, run.by_key("firsts"), run.dead_letters
+
+
+def coming_and_going() -> list[Input]:
+    ordered = orders(18)[3:-1]  # without users and garbage
+    returned = [
+        Input("returns", {"user": "abe"[n % 3], "item": "x", "n": n}, START + timedelta(seconds=2 * n))
+        for n in range(9)
+    ]
+    return [*ordered, *returned]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("five", range(SEEDS // 20))
+def test_no_fault_of_any_seed_changes_which_records_meet(
+    five: int, schemas: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = pairs_told(simulate(pairs(), coming_and_going(), faults=0, schemas=schemas))
+    paired, firsts, dead = calm
+    assert not dead
+    assert {r for user, _, r in paired if user == "e"} == {2, 5, 8}, "alone"
+    assert sum(n is not None and r is not None for _, n, r in paired) > 5
+    assert {key: len(events) for key, events in firsts.items()} == {b"a": 2, b"b": 2, b"c": 2, b"d": 2}
+    for seed in range(5 * five, 5 * five + 5):
+        monkeypatch.setattr(MemoryStores, "room", 1 if seed % 2 else None)
+        run = simulate(pairs(), coming_and_going(), seed=seed, schemas=schemas)
+        assert pairs_told(run) == calm, (seed, run.faults, run.happened)
+
+
 def test_faults_strike_in_every_way_and_in_the_midst_of_transactions(schemas: str) -> None:
     runs = [simulate(shop(), orders(24), seed=seed, faults=10, schemas=schemas) for seed in range(20)]
     kinds = Counter(kind for run in runs for *_, kind in run.faults)
