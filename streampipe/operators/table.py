@@ -217,24 +217,29 @@ class TableStep(StatefulStep):
         if mark is not None and mark.shape != self._shape:
             self.store(partition).clear()
             return None
+        if mark is not None and mark.stream_time_ms is not None:
+            self._newest[partition] = mark.stream_time_ms
         return mark
 
     @property
     def _shape(self) -> str:
+        if self.history_ms is not None:
+            return f"versions of {self.history_ms} ms"
         return "timed rows" if self.listeners else "rows"
 
     def forget_kept(self, partition: int) -> None:
         """Empty the store."""
         self.store(partition).clear()
+        self._newest.pop(partition, None)
 
     @property
     def keeps(self) -> bool:
-        """Whether rows can be kept: not those with a history, whose newest time is known to nobody then."""
-        return self._stores.keeps and self.history_ms is None
+        """Whether stores can be kept."""
+        return self._stores.keeps
 
     def keep(self, partition: int, mark: Mark) -> None:
         """Keep the rows."""
-        self.store(partition).keep(replace(mark, shape=self._shape))
+        self.store(partition).keep(replace(mark, shape=self._shape, stream_time_ms=self._newest.get(partition)))
 
     def restore(self, partition: int, batch: RecordBatch) -> None:  # noqa: ARG002 - the batch knows its partition
         """Apply rows; bad ones met their fate when they were processed."""

@@ -33,6 +33,8 @@ class Mark:
     """When it was kept, by the wall clock."""
     shape: str = ""
     """How its entries are written, where they do not say so themselves."""
+    stream_time_ms: int | None = None
+    """The newest time of its records, where what they say depends on it."""
 
     def usable(self, topic_id: str, first: int, end: int, now_ms: int) -> bool:
         """Whether a changelog with this id, of these offsets, goes on where the state ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,12 +17,14 @@ from streampipe.errors import TopologyError
 from streampipe.operators.versions import Versions, pack, put, unpack, valid_at
 from streampipe.records import batch_of
 from streampipe.runtime.port import OUTCOMES
+from streampipe.state.memory import MemoryStores
 from streampipe.testing import TopologyTestDriver
 from streampipe.topology.describe import describe
 from tests.operators.driver import Driver, Event
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
 
+SCHEMAS = {name: avro(name.upper(), k="string", v="string") for name in "ab"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Row = tuple[str, str, str | None, int]
 """Topic (a: stream, b: table), key, value and time."""
@@ -30,16 +33,20 @@ Row = tuple[str, str, str | None, int]
 @pytest.fixture(scope="session")
 def schemas(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("versions")
-    for name in "ab":
-        (folder / f"{name}.avsc").write_text(avro(name.upper(), k="string", v="string"))
+    for name, text in SCHEMAS.items():
+        (folder / f"{name}.avsc").write_text(text)
     return str(folder)
 
 
-def joined(how: Any, history: Any, schemas: str) -> TopologyTestDriver:
+def looked_up(how: Any, history: Any) -> Processor:
     p = Processor("p")
     table = p.table("b", key="k", history=history)
     p.source("a", key="k").join(table, on="k", how=how, prefix="right_").to("out")
-    return TopologyTestDriver(p, schemas=schemas)
+    return p
+
+
+def joined(how: Any, history: Any, schemas: str) -> TopologyTestDriver:
+    return TopologyTestDriver(looked_up(how, history), schemas=schemas)
 
 
 def send(driver: TopologyTestDriver, row: Row) -> None:
@@ -104,6 +111,36 @@ def test_a_record_finds_what_was_valid_at_its_time_and_no_crash_changes_that(
         assert told(driver) == by_definition(rows, history)
 
 
+@given(rows=rows_, history=st.integers(0, 30), data=st.data())
+def test_a_table_that_was_kept_goes_on_with_all_its_versions(
+    rows: list[Row], history: int, data: Any, schemas: str
+) -> None:
+    with tempfile.TemporaryDirectory() as kept:
+        driver = Driver(looked_up("left", history), SCHEMAS, Path(schemas) / "kept", MemoryStores(Path(kept)))
+        for topic, key, value, time in rows:
+            driver.feed([Event(topic, key, None if value is None else {"k": key, "v": value}, time)])
+            if data.draw(st.booleans()):
+                driver.collect(driver.task.drain())
+                driver.hand_over()
+        out = driver.finish().records["out"]
+    assert [(e["k"], f"{e['v']}|{e['right_v'] or 'null'}", at) for _, e, at in out] == by_definition(rows, history)
+
+
+def test_what_was_kept_of_another_history_is_not_used(schemas: str, tmp_path: Path) -> None:
+    def driver(history: int) -> Driver:
+        return Driver(looked_up("left", history), SCHEMAS, Path(schemas) / "other", MemoryStores(tmp_path))
+
+    def found(history: int) -> list[str | None]:
+        later = driver(history)
+        later.start(kept=True)
+        later.feed([Event("a", "x", {"k": "x", "v": "s"}, 10)])
+        return [event["right_v"] for _, event, _ in later.finish().records["out"]]
+
+    driver(1_000).feed([Event("b", "x", {"k": "x", "v": "one"}, 10)]).hand_over()
+    assert found(1_000) == ["one"]
+    assert found(2_000) == [None]
+
+
 def test_versions_of_one_batch_are_all_kept_and_shown_with_their_times(schemas: str) -> None:
     with joined("inner", "1s", schemas) as driver:
         send(driver, ("b", "x", "one", 10))
@@ -156,10 +193,7 @@ def test_it_is_described_and_what_it_cannot_be_is_refused() -> None:
 
 
 def test_a_change_older_than_the_history_is_dropped_and_counted(schemas: str) -> None:
-    p = Processor("p")
-    table = p.table("b", key="k", history=10)
-    p.source("a", key="k").join(table, on="k", prefix="right_").to("out")
-    driver = Driver(p, {name: avro(name.upper(), k="string", v="string") for name in "ab"}, Path(schemas) / "driver")
+    driver = Driver(looked_up("inner", 10), SCHEMAS, Path(schemas) / "driver")
     changes = [Event("b", "x", {"k": "x", "v": value}, time) for value, time in (("new", 99), ("old", 88))]
     driver.task.process(batch_of(driver.encode(changes)))
     out = driver.task.drain()
