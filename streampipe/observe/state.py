@@ -14,7 +14,7 @@ from streampipe.brokers.port import Admin, Broker
 from streampipe.errors import ConfigError, NotFound, UnknownTopic
 from streampipe.observe.reading import read_between
 from streampipe.operators.frame import Frame, Mask
-from streampipe.operators.table import GLOBAL, TableStep
+from streampipe.operators.tables.table import GLOBAL, TableStep
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.port import Restore

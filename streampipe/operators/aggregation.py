@@ -15,7 +15,7 @@ from streampipe.operators.accumulators.functions import FunctionAccumulator, Val
 from streampipe.operators.effects import Effects, Reason, positions
 from streampipe.operators.expressions import Evaluator, ExpressionStep
 from streampipe.operators.frame import Column, Frame, Mask
-from streampipe.operators.function import place
+from streampipe.operators.functions.function import place
 from streampipe.policies import Fatal
 from streampipe.records import IntArray
 

@@ -62,3 +62,8 @@ class StreamTimes:
         moved = [(p, t) for p, t in self._now.items() if t != self._saved[p]]
         self._saved.update(moved)
         return moved
+
+
+def iso(timestamp_ms: int) -> str:
+    """ISO 8601 in UTC; NumPy's, since datetime ends with the year 9999."""
+    return str(np.datetime_as_string(np.datetime64(timestamp_ms, "ms"), timezone="UTC"))

@@ -12,7 +12,7 @@ from streampipe.operators.effects import Collected, Effects
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import MergeStep
-from streampipe.operators.table import TableStep
+from streampipe.operators.tables.table import TableStep
 from streampipe.records import RecordBatch, TopicPartition
 from streampipe.runtime.port import Restore, SubTopology, TaskOutput
 from streampipe.state.kept import Mark

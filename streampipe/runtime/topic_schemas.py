@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from streampipe.errors import TopologyError, UnknownSubject
-from streampipe.operators.signature import returned_dataclass
+from streampipe.operators.functions.signature import returned_dataclass
 from streampipe.schemas.catalog import SchemaCatalog
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder, parse_record
 from streampipe.schemas.naming import avro_schema_for

@@ -8,20 +8,20 @@ from typing import Any
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
-from streampipe.operators.deduplicate import DeduplicateStep
 from streampipe.operators.edges import RETRACTED, SinkStep, SourceStep, Times
 from streampipe.operators.effects import Effects, Step
-from streampipe.operators.function import FunctionStep
+from streampipe.operators.functions.function import FunctionStep
+from streampipe.operators.functions.stateful_function import StatefulFunctionStep
 from streampipe.operators.grouping import check_key_columns
+from streampipe.operators.joins.deduplicate import DeduplicateStep
+from streampipe.operators.joins.stream_join import StreamJoinStep
 from streampipe.operators.running import RunningStep
 from streampipe.operators.stateful import StatefulStep
-from streampipe.operators.stateful_function import StatefulFunctionStep
 from streampipe.operators.stateless import BranchStep, ExpectStep, FilterStep, MergeStep, SelectStep, WithColumnsStep
-from streampipe.operators.stream_join import StreamJoinStep
-from streampipe.operators.table import TableStep
-from streampipe.operators.table_join import TableJoinStep
-from streampipe.operators.table_lookup import JoinStep
-from streampipe.operators.windows import windowed_step
+from streampipe.operators.tables.table import TableStep
+from streampipe.operators.tables.table_join import TableJoinStep
+from streampipe.operators.tables.table_lookup import JoinStep
+from streampipe.operators.windows.make import windowed_step
 from streampipe.runtime.port import SubTopology
 from streampipe.runtime.task import Input, TopologyTask
 from streampipe.runtime.topic_schemas import TopicSchemas

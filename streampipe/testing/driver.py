@@ -15,7 +15,7 @@ from streampipe.errors import ConfigError, NotFound
 from streampipe.observe.dead_letters import DeadLetter, letters_of
 from streampipe.observe.slices import read_slice
 from streampipe.observe.state import entries_of
-from streampipe.operators.table import GLOBAL
+from streampipe.operators.tables.table import GLOBAL
 from streampipe.processor import Processor
 from streampipe.records import Headers, ProduceBatch, Record, TopicPartition, batch_of
 from streampipe.runtime.plan import TaskBuilder

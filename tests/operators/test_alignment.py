@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import Hopping, Tumbling
-from streampipe.operators.alignment import alignment
+from streampipe.operators.windows.alignment import alignment
 from tests.operators.window_oracle import local, places
 from tests.proof import EXAMPLES
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from streampipe import Hopping, Processor, Tumbling, agg
 from streampipe.errors import StateCorrupted
+from streampipe.operators.joins.waiting import WaitingStep
 from streampipe.operators.keyed_aggregate import KeyedAggregateStep
-from streampipe.operators.waiting import WaitingStep
 from streampipe.state.memory import MemoryStores
 from streampipe.state.port import Stores
 from streampipe.state.rocksdb import RocksStores

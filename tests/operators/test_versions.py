@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streampipe import Processor
 from streampipe.errors import TopologyError
-from streampipe.operators.versions import Versions, pack, put, unpack, valid_at
+from streampipe.operators.tables.versions import Versions, pack, put, unpack, valid_at
 from streampipe.records import batch_of
 from streampipe.runtime.port import OUTCOMES
 from streampipe.state.memory import MemoryStores

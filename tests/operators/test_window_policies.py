@@ -12,8 +12,8 @@ import pytest
 
 from streampipe import Hopping, Processor, Session, Sliding, Stream, Tumbling, Update, agg
 from streampipe.errors import StateCorrupted, TopologyError
-from streampipe.operators.aligned import AlignedStep
 from streampipe.operators.slots import Table
+from streampipe.operators.windows.aligned import AlignedStep
 from streampipe.topology.describe import describe
 from streampipe.windows import Window
 from tests.operators.driver import Driver, Event

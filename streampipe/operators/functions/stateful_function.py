@@ -20,13 +20,13 @@ from streampipe.keyed_state import Clock, Handle, KeyState, Timer, Timers, asked
 from streampipe.operators.edges import refuse
 from streampipe.operators.effects import OK, Effects, Reason, positions
 from streampipe.operators.frame import Column, Frame, Origin
-from streampipe.operators.function import Calls, FunctionStep
-from streampipe.operators.function_state import STREAM_TIME, Agenda, KeyStateCodec
+from streampipe.operators.functions.function import Calls, FunctionStep
+from streampipe.operators.functions.function_state import STREAM_TIME, Agenda, KeyStateCodec
+from streampipe.operators.functions.signature import check_timer_function
+from streampipe.operators.functions.timer_frames import Home, Rung, TimerFrames
 from streampipe.operators.grouping import check_key_columns, check_state_key, group, null_rows, state_keys
-from streampipe.operators.signature import check_timer_function
 from streampipe.operators.stateful import StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
-from streampipe.operators.timer_frames import Home, Rung, TimerFrames
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import StatefulHandle
 

@@ -13,13 +13,13 @@ from streampipe.operators.accumulators.make import check_mergeable
 from streampipe.operators.deadlines import Deadlines
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
-from streampipe.operators.gathered import GatheredStep
 from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
-from streampipe.operators.session_plan import LATE, Plan, Rows, Sessions, plan
 from streampipe.operators.slots import NO_RECORD, Table
 from streampipe.operators.window_state import WindowStateCodec
-from streampipe.operators.windowed import UTC_MS
+from streampipe.operators.windows.gathered import GatheredStep
+from streampipe.operators.windows.session_plan import LATE, Plan, Rows, Sessions, plan
+from streampipe.operators.windows.windowed import UTC_MS
 from streampipe.records import IntArray
 from streampipe.state.codec import parse_window_keys, window_keys
 from streampipe.state.port import Stores

@@ -15,8 +15,8 @@ import tenacity
 from streampipe.errors import ProcessingStopped
 from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
+from streampipe.operators.functions.signature import Function, row_maker
 from streampipe.operators.isolate import FAILURES, failing_rows
-from streampipe.operators.signature import Function, row_maker
 from streampipe.policies import Fatal, Retry, Retryable, Skip
 
 _WHOLE = frozenset({int, type(None), datetime, date, time})

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.errors import StateCorrupted
-from streampipe.operators.join_buffer import BODY, KEY, Entries
+from streampipe.operators.joins.join_buffer import BODY, KEY, Entries
 from streampipe.schemas.codec import AvroDecoder, AvroEncoder
 from streampipe.schemas.naming import avro_schema_for
 from streampipe.schemas.port import Encoded, Registry

@@ -15,13 +15,13 @@ import pyarrow as pa
 from streampipe.operators.accumulators.make import check_mergeable
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame, Mask
-from streampipe.operators.gathered import GatheredStep
 from streampipe.operators.grouping import Groups, group
 from streampipe.operators.keyed_aggregate import Home
-from streampipe.operators.sliding_records import RecordCodec, Records, RecordTable, key_and_number
-from streampipe.operators.sliding_replay import replayed
-from streampipe.operators.sliding_windows import Held, Windows, windows_of
 from streampipe.operators.stream_time import NEVER
+from streampipe.operators.windows.gathered import GatheredStep
+from streampipe.operators.windows.sliding_records import RecordCodec, Records, RecordTable, key_and_number
+from streampipe.operators.windows.sliding_replay import replayed
+from streampipe.operators.windows.sliding_windows import Held, Windows, windows_of
 from streampipe.records import IntArray
 from streampipe.state.codec import parse_window_keys
 from streampipe.state.port import Stores

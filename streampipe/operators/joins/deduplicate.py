@@ -9,9 +9,9 @@ from streampipe.operators.edges import refuse, report_failures
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.grouping import check_key_columns
-from streampipe.operators.join_buffer import BODY, KEY, Entries, Probe, firsts
-from streampipe.operators.join_state import with_state
-from streampipe.operators.waiting import WaitingStep
+from streampipe.operators.joins.join_buffer import BODY, KEY, Entries, Probe, firsts
+from streampipe.operators.joins.join_state import with_state
+from streampipe.operators.joins.waiting import WaitingStep
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import Deduplicate

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from streampipe.operators.cold_windows import ColdKeys, ColdWindows
-from streampipe.operators.join_buffer import ALWAYS, KEY, Entries, Hashes, JoinBuffer, firsts
-from streampipe.operators.join_state import JoinStateCodec
+from streampipe.operators.joins.join_buffer import ALWAYS, KEY, Entries, Hashes, JoinBuffer, firsts
+from streampipe.operators.joins.join_state import JoinStateCodec
 from streampipe.operators.stream_time import NEVER
 from streampipe.records import IntArray
 from streampipe.state.port import StateStore

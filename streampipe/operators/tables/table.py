@@ -19,7 +19,7 @@ from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stream_time import NEVER
-from streampipe.operators.versions import pack, put, unpack, valid_at
+from streampipe.operators.tables.versions import pack, put, unpack, valid_at
 from streampipe.records import NO_TIMESTAMP, IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder
 from streampipe.state.kept import Mark

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from streampipe.operators.frame import Mask
-from streampipe.operators.sliding_replay import replayed
 from streampipe.operators.stream_time import NEVER
+from streampipe.operators.windows.sliding_replay import replayed
 from streampipe.records import IntArray
 
 

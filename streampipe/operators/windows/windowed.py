@@ -20,7 +20,7 @@ from streampipe.operators.deadlines import FOREVER, Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Column, Frame, Mask
 from streampipe.operators.keyed_aggregate import Change, KeyedAggregateStep
-from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
+from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes, iso
 from streampipe.operators.window_state import STREAM_TIME
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
@@ -222,8 +222,3 @@ class WindowedStep(KeyedAggregateStep):
 def _late_reason(start: int, end: int, bracket: str) -> Reason:
     window = f"[{iso(start)}, {iso(end)}{bracket}"
     return Reason("late", "LateRecord", f"window {window} was closed already", {"window": window})
-
-
-def iso(timestamp_ms: int) -> str:
-    """ISO 8601 in UTC; NumPy's, since datetime ends with the year 9999."""
-    return str(np.datetime_as_string(np.datetime64(timestamp_ms, "ms"), timezone="UTC"))

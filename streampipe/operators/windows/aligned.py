@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.alignment import alignment
 from streampipe.operators.effects import Effects
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.grouping import group
 from streampipe.operators.slots import Slots
-from streampipe.operators.windowed import Window, WindowedStep
+from streampipe.operators.windows.alignment import alignment
+from streampipe.operators.windows.windowed import Window, WindowedStep
 from streampipe.records import IntArray
 from streampipe.state.codec import parse_window_keys
 from streampipe.state.port import Stores

@@ -19,10 +19,10 @@ from streampipe.operators.edges import report_failures
 from streampipe.operators.effects import OK, Effects, Step
 from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.grouping import check_key_columns
-from streampipe.operators.join_buffer import KEY, Entries, Probe
-from streampipe.operators.join_state import with_state
-from streampipe.operators.table_lookup import added_columns
-from streampipe.operators.waiting import WaitingStep
+from streampipe.operators.joins.join_buffer import KEY, Entries, Probe
+from streampipe.operators.joins.join_state import with_state
+from streampipe.operators.joins.waiting import WaitingStep
+from streampipe.operators.tables.table_lookup import added_columns
 from streampipe.records import IntArray
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import StreamJoin

@@ -11,7 +11,7 @@ from streampipe.errors import TopologyError
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.grouping import check_key_columns, distinct_keys, group
-from streampipe.operators.table import GLOBAL, TableStep
+from streampipe.operators.tables.table import GLOBAL, TableStep
 from streampipe.topology.nodes import Join, StreamJoin, TableJoin
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from streampipe.operators.aligned import AlignedStep
 from streampipe.operators.effects import Effects
-from streampipe.operators.session import SessionStep
-from streampipe.operators.sliding import SlidingStep
-from streampipe.operators.windowed import WindowedStep
+from streampipe.operators.windows.aligned import AlignedStep
+from streampipe.operators.windows.session import SessionStep
+from streampipe.operators.windows.sliding import SlidingStep
+from streampipe.operators.windows.windowed import WindowedStep
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import WindowedAggregate
 from streampipe.windows import Session, Sliding

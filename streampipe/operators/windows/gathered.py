@@ -12,7 +12,7 @@ import numpy as np
 
 from streampipe.operators.cold_windows import ColdKeys
 from streampipe.operators.keyed_aggregate import Home
-from streampipe.operators.windowed import WindowedStep
+from streampipe.operators.windows.windowed import WindowedStep
 from streampipe.records import IntArray
 
 

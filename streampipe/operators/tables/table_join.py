@@ -17,8 +17,8 @@ from streampipe.errors import TopologyError
 from streampipe.operators.edges import RETRACTED
 from streampipe.operators.effects import Effects, Step
 from streampipe.operators.frame import Frame, Mask, Origin
-from streampipe.operators.table import Change, TableStep, decoded_rows
-from streampipe.operators.table_lookup import added_columns
+from streampipe.operators.tables.table import Change, TableStep, decoded_rows
+from streampipe.operators.tables.table_lookup import added_columns
 from streampipe.records import IntArray
 from streampipe.topology.nodes import TableJoin
 

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.cold_entries import ColdEntries
 from streampipe.operators.edges import refuse
 from streampipe.operators.effects import DROPPED, Effects, Reason
 from streampipe.operators.frame import Frame, Mask
 from streampipe.operators.grouping import distinct_keys, group, null_rows
-from streampipe.operators.join_buffer import Entries, JoinBuffer
-from streampipe.operators.join_state import STREAM_TIME, JoinStateCodec
+from streampipe.operators.joins.cold_entries import ColdEntries
+from streampipe.operators.joins.join_buffer import Entries, JoinBuffer
+from streampipe.operators.joins.join_state import STREAM_TIME, JoinStateCodec
 from streampipe.operators.stateful import StoredStep
-from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
-from streampipe.operators.windowed import iso
+from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes, iso
 from streampipe.policies import LatePolicy
 from streampipe.records import IntArray
 from streampipe.state.kept import Mark

@@ -1,0 +1,1 @@
+"""The user's own functions, those that remember among them."""

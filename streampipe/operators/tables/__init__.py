@@ -1,0 +1,1 @@
+"""The latest value by key, and what is joined with it."""
