@@ -32,8 +32,9 @@ lint: setup ## Check style, formatting, types and layers
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-bench: setup ## Measure against a hand-written loop on a real Apache Kafka
+bench: setup ## Measure against a hand-written loop on a real Apache Kafka; without ARGS, what state costs as well
 	$(VENV)/bin/python -m benchmarks $(ARGS)
+	$(if $(ARGS),,$(VENV)/bin/python -m benchmarks.state)
 
 kafka: setup ## Start a real Apache Kafka and schema registry to play with, until Ctrl-C
 	$(VENV)/bin/python -m streampipe.testing.stack $(ARGS)
