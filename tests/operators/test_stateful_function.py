@@ -434,7 +434,8 @@ def test_state_needs_a_key() -> None:
         Processor("p").source("in").handle(counting)
 
 
-def test_state_of_other_kinds_is_never_read_as_these() -> None:
+@pytest.mark.parametrize("asked", ["a", "c"])
+def test_state_of_other_kinds_is_never_read_as_these_nor_left_for_later(asked: str) -> None:
     made = fed(driver(counting), [Row("a", 0)])
 
     def renamed(event: In, total: ValueState[int]) -> Out:
@@ -444,7 +445,7 @@ def test_state_of_other_kinds_is_never_read_as_these() -> None:
     other = driver(renamed)
     other.result = made.result
     with pytest.raises(Exception, match="written by another shape"):
-        fed(_started(other), [Row("a", 1)])
+        fed(_started(other), [Row(asked, 1)])
 
 
 def _started(made: Driver) -> Driver:

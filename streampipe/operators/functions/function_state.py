@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -31,6 +31,10 @@ class KeyStateCodec:
             return None
         timers = [[clock, name, at] for (clock, name), at in held.timers.items()]
         return self._sealer.seal([orjson.dumps([held.changed_ms, held.values, timers])])[0]
+
+    def check(self, values: Sequence[bytes]) -> None:
+        """Raise StateCorrupted if one of them was written by another shape, or is not as it was written."""
+        self._sealer.unseal(values)
 
     def decode(self, value: bytes | None) -> KeyState:
         """Everything of one key; None stands for nothing. Raises StateCorrupted."""

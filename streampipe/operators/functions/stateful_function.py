@@ -31,6 +31,8 @@ from streampipe.state.port import Stores
 from streampipe.topology.nodes import StatefulHandle
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_AT_ONCE = 20_000
+"""Entries of a restored store that are looked at together."""
 
 
 @dataclass(slots=True)
@@ -279,12 +281,17 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
             agendas[partition] = Agenda()
 
     def restored(self, partition: int) -> None:
-        """Timers and the ends of states come back. Raises StateCorrupted."""
-        for key, value in self._open[partition].range():
-            if key == STREAM_TIME:
-                self._times.restore(partition, self._codec.decode_time(value))
-            else:
-                self._plan((partition, key), self._codec.decode(value))
+        """Timers and the ends of states come back, where there may be some. Raises StateCorrupted."""
+        store = self._open[partition]
+        if (time := store.get(STREAM_TIME)) is not None:
+            self._times.restore(partition, self._codec.decode_time(time))
+        for keys, values in store.scan(_AT_ONCE):
+            if not self.timed:
+                self._codec.check(values)
+                continue
+            for key, value in zip(keys, values, strict=True):
+                if key != STREAM_TIME:
+                    self._plan((partition, key), self._codec.decode(value))
 
     def close(self, partition: int) -> None:
         """Let a partition go, with all that is not flushed."""
