@@ -109,7 +109,6 @@ class Disturbances:
             self._kill(slot)
             self._await_end_of(old, slot)
             time.sleep(TAKEN_OVER_S)
-            producer.abort()
 
     def stop(self, slot: int) -> None:
         """A worker is stopped in order, and started again."""

@@ -63,8 +63,10 @@ class Nemesis:
         while len(self._kills) < self._scenario.kills:
             strikes += 1
             self._strike(blind=strikes % BLIND == 0)
+            part = Fraction(1, 3)
             while self.disturbances.due(Fraction(len(self._kills), self._scenario.kills)):
-                self._feed(Fraction(2, 3))
+                part = (part + 1) / 2  # something is left for each of them, however many there are
+                self._feed(part)
                 self.disturbances.next()
         return self._kills
 
