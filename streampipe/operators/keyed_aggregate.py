@@ -24,7 +24,7 @@ from streampipe.operators.grouping import (
     state_keys,
 )  # fmt: skip
 from streampipe.operators.slots import Slots, Table
-from streampipe.operators.stateful import StoredStep
+from streampipe.operators.stateful import AT_ONCE, StoredStep
 from streampipe.operators.window_state import WindowStateCodec
 from streampipe.records import IntArray
 from streampipe.state.codec import window_keys
@@ -32,8 +32,6 @@ from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore, Stores
 from streampipe.topology.nodes import RunningAggregate, WindowedAggregate
 
-_AT_ONCE = 20_000
-"""Entries of a restored store that are looked at together, where not all of them stay in memory."""
 Home = tuple[int, bytes]
 """Partition and key as JSON."""
 Change = tuple[int, bytes, bytes | None]
@@ -195,7 +193,7 @@ class KeyedAggregateStep(StoredStep):
         store = self._open[partition]
         if meta := {key: value for key in self._meta if (value := store.get(key)) is not None}:
             self._meta_came_back(partition, meta)
-        for keys, values in store.scan(_AT_ONCE):
+        for keys, values in store.scan(AT_ONCE):
             if self._meta:
                 slots = [i for i, key in enumerate(keys) if key[:1] == b"["]
                 keys, values = [keys[i] for i in slots], [values[i] for i in slots]

@@ -12,6 +12,9 @@ from streampipe.records import ProduceBatch, RecordBatch
 from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore, Stores, put_named
 
+AT_ONCE = 20_000
+"""Entries of a restored store that are looked at together: bounds memory where not all of them stay there."""
+
 
 class StatefulStep(Step):
     """A step whose state is read back from a topic of its own when a partition comes.

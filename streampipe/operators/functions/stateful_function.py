@@ -25,14 +25,12 @@ from streampipe.operators.functions.function_state import STREAM_TIME, Agenda, K
 from streampipe.operators.functions.signature import check_timer_function
 from streampipe.operators.functions.timer_frames import Home, Rung, TimerFrames
 from streampipe.operators.grouping import check_key_columns, check_state_key, group, null_rows, state_keys
-from streampipe.operators.stateful import StoredStep
+from streampipe.operators.stateful import AT_ONCE, StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import StatefulHandle
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_AT_ONCE = 20_000
-"""Entries of a restored store that are looked at together."""
 
 
 @dataclass(slots=True)
@@ -285,7 +283,7 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         store = self._open[partition]
         if (time := store.get(STREAM_TIME)) is not None:
             self._times.restore(partition, self._codec.decode_time(time))
-        for keys, values in store.scan(_AT_ONCE):
+        for keys, values in store.scan(AT_ONCE):
             if not self.timed:
                 self._codec.check(values)
                 continue

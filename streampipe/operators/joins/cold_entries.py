@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.cold_windows import ColdKeys, ColdWindows
+from streampipe.operators.cold import ColdDeadlines, ColdKeys
 from streampipe.operators.joins.join_buffer import ALWAYS, KEY, Entries, Hashes, JoinBuffer, firsts
 from streampipe.operators.joins.join_state import JoinStateCodec
 from streampipe.operators.stream_time import NEVER
@@ -29,14 +29,14 @@ class ColdEntries:
         self._codec, self._sides = codec, sides
         self._stores: dict[int, StateStore] = {}
         self._keys: dict[int, ColdKeys] = {}
-        self._due: dict[int, ColdWindows] = {}
+        self._due: dict[int, ColdDeadlines] = {}
         self.unmatched: Counter[tuple[int, int]] = Counter()
         """How many never met a partner, by side and partition."""
 
     def open(self, partition: int, store: StateStore) -> None:
         """Nothing of a partition is cold yet; what its store says of another process is forgotten."""
         self._stores[partition] = store
-        self._keys[partition], self._due[partition] = ColdKeys(store), ColdWindows(store)
+        self._keys[partition], self._due[partition] = ColdKeys(store), ColdDeadlines(store)
         self._keys[partition].clear()
 
     def close(self, partition: int) -> None:

@@ -15,15 +15,12 @@ from streampipe.operators.grouping import distinct_keys, group, null_rows
 from streampipe.operators.joins.cold_entries import ColdEntries
 from streampipe.operators.joins.join_buffer import Entries, JoinBuffer
 from streampipe.operators.joins.join_state import STREAM_TIME, JoinStateCodec
-from streampipe.operators.stateful import StoredStep
+from streampipe.operators.stateful import AT_ONCE, StoredStep
 from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes, iso
 from streampipe.policies import LatePolicy
 from streampipe.records import IntArray
 from streampipe.state.kept import Mark
 from streampipe.state.port import Stores
-
-_AT_ONCE = 20_000
-"""Entries of a restored store that are looked at together."""
 
 
 class WaitingStep(StoredStep):
@@ -141,7 +138,7 @@ class WaitingStep(StoredStep):
         store = self._open[partition]
         if (time := store.get(STREAM_TIME)) is not None:
             self._times.restore(partition, self._codec.decode_time(time))
-        for keys, values in store.scan(_AT_ONCE):
+        for keys, values in store.scan(AT_ONCE):
             following = self._cold.restore(partition, dict(zip(keys, values, strict=True)))
             self._numbers[partition] = max(self._numbers[partition], following)
             self._cold.put_away(self._stores.room)

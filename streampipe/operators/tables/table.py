@@ -208,17 +208,17 @@ class TableStep(StatefulStep):
         return self._open[partition]
 
     def open(self, partition: int) -> None:
-        """Take a partition on, without rows."""
-        self.store(partition)
+        """Take a partition on, without rows, or with those that were kept."""
+        mark = self.store(partition).mark
+        if mark is not None and mark.stream_time_ms is not None:
+            self._newest[partition] = mark.stream_time_ms
 
     def mark(self, partition: int) -> Mark | None:
         """How far the rows go that were kept, if they were kept in the way in which they are now."""
         mark = self.store(partition).mark
         if mark is not None and mark.shape != self._shape:
-            self.store(partition).clear()
+            self.forget_kept(partition)
             return None
-        if mark is not None and mark.stream_time_ms is not None:
-            self._newest[partition] = mark.stream_time_ms
         return mark
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from streampipe.operators.cold_windows import ColdKeys
+from streampipe.operators.cold import ColdKeys
 from streampipe.operators.keyed_aggregate import Home
 from streampipe.operators.windows.windowed import WindowedStep
 from streampipe.records import IntArray

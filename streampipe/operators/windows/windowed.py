@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.cold_windows import ColdWindows
+from streampipe.operators.cold import ColdDeadlines
 from streampipe.operators.deadlines import FOREVER, Deadlines
 from streampipe.operators.effects import DROPPED, OK, Effects, Reason
 from streampipe.operators.frame import Column, Frame, Mask
@@ -54,7 +54,7 @@ class WindowedStep(KeyedAggregateStep):
         self._times = StreamTimes()
         self._closing: dict[int, Deadlines] = {}
         self._releasing: dict[int, Deadlines] = {}
-        self._cold: dict[int, ColdWindows] = {}
+        self._cold: dict[int, ColdDeadlines] = {}
 
     # --- records ------------------------------------------------------------------------------------------------
 
@@ -186,7 +186,7 @@ class WindowedStep(KeyedAggregateStep):
         super().open(partition)
         self._times.open(partition)
         self._closing[partition], self._releasing[partition] = Deadlines(), Deadlines()
-        self._cold[partition] = ColdWindows(self._open[partition])
+        self._cold[partition] = ColdDeadlines(self._open[partition])
 
     def _goes_cold(self, at: IntArray) -> None:
         slots = self._slots

@@ -1,8 +1,8 @@
-"""Windows that were put out of memory: in the store there is beside them when they are due, and which a key has.
+"""What was put out of memory: in the store there is beside it when something of it is due, and what each key has.
 
 A deadline is under the byte 254, its time and a name, so that those of one partition sort by time; what a key has is
 under the byte 255 and that key. No state key begins like that. Both are of this process alone: the changelog does not
-have them. A deadline that became untrue, since its window went on in memory, is found out when its time comes.
+have them. A deadline that became untrue, since what it is of went on in memory, is found out when its time comes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _KEYS = b"\xff"
 _LENGTH = struct.Struct(">I")
 
 
-class ColdWindows:
-    """Those of one partition."""
+class ColdDeadlines:
+    """When what is out of memory is due, in one partition."""
 
     def __init__(self, store: StateStore) -> None:
         self._store = store
         self.first = FOREVER
         """When the first of them is due, in ms, or before that."""
         self.last_close = NEVER
-        """When the last of them closes, in ms: one that is not among them any more has closed, or will in memory."""
+        """When the last of it closes, in ms: what is not among them any more has closed, or will in memory."""
 
     def put(self, names: Sequence[bytes], due: IntArray, closes: IntArray) -> None:
         """These names have something due at these times, and close for good at those, or did."""
