@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from streampipe.brokers.kafka import KafkaBroker
+from streampipe.brokers.port import Producer
 from streampipe.errors import ClientLost, TransactionAborted, Unavailable
 from streampipe.records import TopicPartition
 from streampipe.testing.stack import Stack
-from tests.brokers.helpers import Lab, batch, eventually, settle, unique
+from tests.brokers.helpers import Lab, Member, batch, eventually, settle, unique
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -27,32 +28,43 @@ def test_offsets_join_transactions_and_groups_are_described_after_a_restart(
     lab: Lab, kafka_stack: Stack, kill: bool
 ) -> None:
     topic, group = lab.topic(), unique("group")
-    member, producer = lab.member(group, topic), lab.producer(unique("transactional"))
 
-    opened = time.monotonic()
+    def clients() -> tuple[Member, Producer, float]:
+        return lab.member(group, topic), lab.producer(unique("transactional")), time.monotonic()
+
+    member, producer, opened = clients()
+
+    def replace() -> None:
+        """Close clients that get nowhere and open others, in this order, as a worker does it.
+
+        A member that is alive and not polled holds up its group's rebalance until `max.poll.interval.ms`.
+        """
+        nonlocal member, producer, opened
+        member.close()
+        producer.close()
+        member, producer, opened = clients()
 
     def committed() -> bool:
-        nonlocal member, producer, opened
-        if time.monotonic() - opened > 30:  # clients that get nowhere are replaced, as a worker's are
-            member, producer, opened = lab.member(group, topic), lab.producer(unique("transactional")), time.monotonic()
+        if time.monotonic() - opened > 30:
+            replace()
         try:
             member.step()
-        except ClientLost:  # a starting broker may tell a client that there are none; a worker replaces it then
-            member = lab.member(group, topic)
-            return False
-        try:
             producer.begin()
             producer.produce(batch(topic, b"value"))
             producer.send_offsets(dict.fromkeys(member.owned(), 1), member.consumer.group_metadata())
             producer.commit()
+        except ClientLost:  # a starting broker may tell a client that there are no brokers
+            replace()
         except (TransactionAborted, Unavailable):
             producer.abort()
-            return False
-        return True
+        else:
+            return bool(member.owned())
+        return False
 
     settle([member], [TopicPartition(topic, 0)])
     assert committed()
     assert lab.admin.describe_group(group).members
     kafka_stack.restart_kafka(kill=kill)
-    eventually(lambda: committed() and member.owned(), "a transaction was committed", deadline_s=90.0)
+    opened = time.monotonic()
+    eventually(committed, "a transaction was committed", deadline_s=90.0)
     assert lab.admin.describe_group(group).members
