@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 
 from streampipe.brokers.port import Admin
+from streampipe.clock import Clock
 from streampipe.records import TopicPartition
+
+MARKERS_S = 5.0
+"""How long a run to the end waits for the end of transactions that are open when it begins."""
+_AGAIN_S = 0.05
+
+log = logging.getLogger(__name__)
 
 
 def is_repartition(topic: str, app_id: str) -> bool:
@@ -54,7 +62,19 @@ class FinishLine:
         return all(max(committed.get(tp, 0), self._firsts[tp]) >= end for tp, end in ends.items())
 
 
-def caught_up(admin: Admin, app_id: str, inputs: Collection[str]) -> FinishLine:
-    """The finish line at what a read_committed consumer could read of the external inputs right now."""
+def caught_up(admin: Admin, clock: Clock, app_id: str, inputs: Collection[str]) -> FinishLine:
+    """The finish line at what is written in the external inputs now, without transactions that stay open.
+
+    A commit returns before its markers are in all partitions (KIP-98), and a read_committed consumer sees nothing of
+    it before: what is about to become readable is waited for, up to `MARKERS_S`.
+    """
     external = partitions_of(admin, [t for t in inputs if not is_repartition(t, app_id)])
-    return FinishLine(admin, app_id, admin.offsets(external, "latest"), inputs)
+    written = admin.offsets(external, "latest", "read_uncommitted")
+    deadline = clock.monotonic_s() + MARKERS_S
+    while held := {tp: end for tp, end in admin.offsets(external, "latest").items() if end < written[tp]}:
+        if clock.monotonic_s() >= deadline:
+            places = ", ".join(f"{tp} from offset {end} on" for tp, end in sorted(held.items()))
+            log.info("left to the next run, since a transaction is open: %s", places)
+            break
+        clock.sleep_s(_AGAIN_S)
+    return FinishLine(admin, app_id, written | held, inputs)

@@ -151,7 +151,7 @@ class Worker:
         if self._finish is None and (self._until_caught_up or job.until):
             topics = input_topics(job.task_factory())
             if self._until_caught_up:
-                self._finish = caught_up(self._admin, job.app_id, topics)
+                self._finish = caught_up(self._admin, self._clock, job.app_id, topics)
             else:
                 self._finish = FinishLine(self._admin, job.app_id, job.until, topics)
         if self._session is None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampipe.brokers.port import Admin, At, Isolation, TopicInfo
+from streampipe.brokers.port import Admin, At, Broker, Isolation, TopicInfo
+from streampipe.brokers.simulated import VirtualClock
 from streampipe.records import TopicPartition
-from streampipe.runtime.finish import FinishLine, caught_up, is_repartition
+from streampipe.runtime.finish import MARKERS_S, FinishLine, caught_up, is_repartition
+from tests.brokers.helpers import Lab, batch, eventually
 
 APP = "app"
 
@@ -53,7 +55,7 @@ class Chain:
 )
 def test_reached_means_that_nothing_is_left_on_any_level(ends: list[int], steps: list[int], gives: list[int]) -> None:
     chain = Chain(ends, steps, gives)
-    line = caught_up(cast("Admin", chain), APP, chain.topics)
+    line = caught_up(cast("Admin", chain), VirtualClock(0), APP, chain.topics)
     for _ in range(50):
         if line.reached():
             assert chain.done == chain.ends
@@ -77,3 +79,47 @@ def test_only_the_processors_own_repartition_topics_are_internal() -> None:
     assert is_repartition("app-key-by-1-repartition", APP)
     assert not is_repartition("other-key-by-1-repartition", APP)
     assert not is_repartition("app-count-changelog", APP)
+
+
+class ActingClock(VirtualClock):
+    """Does something whenever somebody sleeps."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__(0)
+        self._act = act
+
+    def sleep_s(self, seconds: float) -> None:
+        super().sleep_s(seconds)
+        self._act()
+
+
+def test_what_is_written_in_a_transaction_that_is_about_to_end_is_before_the_finish_line(broker: Broker) -> None:
+    with Lab(broker) as lab:
+        topic = lab.topic()
+        place = TopicPartition(topic, 0)
+        producer = lab.producer(topic)
+        producer.begin()
+        producer.produce(batch(topic, b"one", b"two"))
+        producer.flush()
+        commits = [producer.commit]
+
+        def commit() -> None:
+            if commits:
+                commits.pop()()
+                eventually(lambda: lab.admin.offsets([place], "latest")[place] > 0, "its marker was written")
+
+        line = caught_up(lab.admin, ActingClock(commit), APP, [topic])
+        assert not commits
+        assert not line.reached()
+
+
+def test_a_transaction_that_stays_open_is_left_to_the_next_run(broker: Broker) -> None:
+    with Lab(broker) as lab:
+        topic = lab.topic()
+        producer = lab.producer(topic)
+        producer.begin()
+        producer.produce(batch(topic, b"one"))
+        producer.flush()
+        clock = VirtualClock(0)
+        assert caught_up(lab.admin, clock, APP, [topic]).reached()
+        assert clock.monotonic_s() >= MARKERS_S
