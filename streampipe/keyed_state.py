@@ -222,13 +222,15 @@ class Timers(Handle):
     def set(self, at: datetime, name: str = "timer", *, clock: Clock = "stream") -> None:
         """Call once stream time, or the wall clock, has come to `at`; at once after this call if it has already.
 
-        The wall clock stands still in a replay, and so do its timers. Raises ValueError for a time without zone, and
-        in a call of `on_timer` for one that is not after the timer's own: that would ring for ever.
+        A time is that of its millisecond, as those of records are. The wall clock stands still in a replay, and so do
+        its timers. Raises ValueError for a time without zone, and in a call of `on_timer` for one that is not after
+        the timer's own: that would ring for ever.
         """
         if at.tzinfo is None:
             raise ValueError("a timer needs a time with a zone, as in datetime(..., tzinfo=UTC)")
         if clock not in typing.get_args(Clock):
             raise ValueError(f"clock={clock!r}: use 'stream' or 'wall'")
+        at = _EPOCH + (at - _EPOCH) // _MS * _MS
         if self._rung is not None and self._rung.clock == clock and at <= self._rung.at:
             raise ValueError(f"a timer set by on_timer must be later than {self._rung.at}, for which it was called")
         self._held.change("")

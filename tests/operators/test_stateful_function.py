@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streampipe import Fatal, ListState, MapState, Processor, Retry, Retryable, Timer, Timers, ValueState
@@ -28,6 +28,8 @@ atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
 SCHEMAS = {"in": avro("In", k=["null", "string"], v="int")}
 OUT = avro("Out", k="string", what="string", n="int")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FORGOTTEN = "~"
+"""The end of a state; it comes after timers of the same key and time."""
 
 
 class Row(NamedTuple):
@@ -103,25 +105,31 @@ def burst_over(timer: Timer, count: ValueState[int], timers: Timers) -> Out | li
     return [made, made] if n > 3 else made
 
 
-def by_definition(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
+def by_definition(rows: Sequence[Row], ttl: int | None = None) -> list[tuple[str, str, int, int]]:
     """What `count_and_wait` and `burst_over` give, one record at a time."""
     out: list[tuple[str, str, int, int]] = []
     now, counts = {0: -1, 1: -1}, dict[str, int]()
-    timers = dict[tuple[str, str], int]()
+    timers, changed = dict[tuple[str, str], int](), dict[str, int]()
     home = {"a": 0, "b": 1, "c": 0}
 
     def ring(partition: int) -> None:
-        while ripe := sorted(
-            (at, k, n) for (k, n), at in timers.items() if home[k] == partition and at <= now[partition]
-        ):
+        while ripe := sorted((at, k, n) for k, n, at in due() if home[k] == partition and at <= now[partition]):
             at, key, name = ripe[0]
+            if name == FORGOTTEN:
+                del counts[key]
+                continue
             del timers[key, name]
             if name == "look":
                 timers[key, "look-again"] = at + 2
+                changed[key] = now[partition]
                 continue
             out.extend([(key, name, counts.get(key, 0), at)] * (2 if counts.get(key, 0) > 3 else 1))
             if name == "over":
                 counts.pop(key, None)
+
+    def due() -> list[tuple[str, str, int]]:
+        ends = [] if ttl is None else [(key, FORGOTTEN, changed[key] + ttl) for key in counts]
+        return [(key, name, at) for (key, name), at in timers.items()] + ends
 
     for row in rows:
         assert row.key is not None
@@ -129,6 +137,7 @@ def by_definition(rows: Sequence[Row]) -> list[tuple[str, str, int, int]]:
         now[partition] = max(now[partition], row.time)
         ring(partition)
         counts[row.key] = counts.get(row.key, 0) + 1
+        changed[row.key] = now[partition]
         timers[row.key, "over"] = row.number + 10
         if counts[row.key] == 3:
             timers[row.key, "look"] = now[partition] + 3
@@ -144,25 +153,26 @@ rows_ = st.lists(st.tuples(st.sampled_from("aabc"), st.integers(0, 40)), max_siz
 )
 
 
-@given(rows=rows_, every=st.sampled_from([1, 3, 100]), size=st.sampled_from([1, 2, None]))
-def test_timers_ring_between_records_by_time_key_and_name_however_records_are_cut(
-    rows: list[Row], every: int, size: int | None
+@given(rows=rows_, every=st.sampled_from([1, 3, 100]), ttl=st.none() | st.integers(1, 20))
+@example(rows=[Row("a", 0, 0), Row("a", 5, 5), Row("c", 40, 40)], every=1, ttl=12)
+def test_timers_and_ends_of_states_come_between_records_by_time_key_and_name_however_records_are_cut(
+    rows: list[Row], every: int, ttl: int | None
 ) -> None:
-    made = driver(count_and_wait, on_timer=burst_over)
-    assert told(fed(made, rows, every)) == by_definition(rows)
+    made = driver(count_and_wait, on_timer=burst_over, ttl=ttl)
+    assert told(fed(made, rows, every)) == by_definition(rows, ttl)
     assert made.result.outcomes["ok"] == len(rows)
     assert not made.result.dead
 
 
-@given(rows=rows_, data=st.data())
-def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row], data: Any) -> None:
+@given(rows=rows_, ttl=st.none() | st.integers(1, 20), data=st.data())
+def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row], ttl: int | None, data: Any) -> None:
     crash = data.draw(st.integers(0, len(rows)))
-    made = fed(driver(count_and_wait, on_timer=burst_over), rows[:crash], 2)
+    made = fed(driver(count_and_wait, on_timer=burst_over, ttl=ttl), rows[:crash], 2)
     kept = list(made.result.records["out"])
     made.feed(Event("in", r.key, {"k": r.key, "v": r.number}, r.time) for r in rows[crash : crash + 3])
     made.result.records["out"] = kept
     made.start()
-    assert told(fed(made, rows[crash:], 2)) == by_definition(rows)
+    assert told(fed(made, rows[crash:], 2)) == by_definition(rows, ttl)
 
 
 @given(rows=rows_, every=st.sampled_from([1, 2, 100]), ttl=st.integers(1, 20))
@@ -342,6 +352,10 @@ def for_ever(timer: Timer, timers: Timers) -> None:
     timers.set(timer.at)
 
 
+def within_its_millisecond(timer: Timer, timers: Timers) -> None:
+    timers.set(timer.at + timedelta(microseconds=999))
+
+
 def broken(timer: Timer) -> Out:
     raise ValueError("secret")
 
@@ -358,7 +372,7 @@ def misfit(timer: Timer) -> Any:
     ("on_timer", "failure", "exception"),
     [
         (broken, "processing", "ValueError"), (for_ever, "processing", "ValueError"),
-        (misfit, "serialization", "ArrowInvalid"),
+        (within_its_millisecond, "processing", "ValueError"), (misfit, "serialization", "ArrowInvalid"),
     ],
 )  # fmt: skip
 def test_a_timer_whose_call_fails_is_a_dead_letter_and_over(on_timer: Any, failure: str, exception: str) -> None:

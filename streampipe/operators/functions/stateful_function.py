@@ -184,13 +184,14 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
             ripe = [(at_ms, name) for (of, name), at_ms in held.timers.items() if of == clock and at_ms <= due_ms]
             if ripe:
                 self._fire(clock, home, held, *min(ripe), now_ms if clock == "stream" else self._times[partition])
-            elif clock == "stream" and self._over(held, now_ms):
+            elif clock == "stream" and self._over(held, due_ms):
                 held.values.clear()
                 self._dirty.add(home)
             self._plan(home, held)
 
-    def _over(self, held: KeyState, now: int) -> bool:
-        return self._ttl_ms is not None and bool(held.values) and held.changed_ms + self._ttl_ms <= now
+    def _over(self, held: KeyState, due_ms: int) -> bool:
+        """Whether it is forgotten by then; the look at it may be for a timer that was moved."""
+        return self._ttl_ms is not None and bool(held.values) and held.changed_ms + self._ttl_ms <= due_ms
 
     def _fire(self, clock: Clock, home: Home, held: KeyState, at_ms: int, name: str, now: int) -> None:
         """Call `on_timer`. The timer is over whatever becomes of the call."""
