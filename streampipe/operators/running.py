@@ -42,7 +42,7 @@ class RunningStep(KeyedAggregateStep):
 
     def flush(self) -> None:
         """Emit what changed, and write it to stores and changelog."""
-        self._emit(np.flatnonzero(self._slots.dirty))
+        self._emit(self._slots.by_time(np.flatnonzero(self._slots.dirty)))
         self._write()
         self._put_away()
 

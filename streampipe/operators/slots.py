@@ -125,10 +125,16 @@ class Table:
         """Every slot of a partition."""
         return np.flatnonzero(self.live & (self.partition == partition))
 
+    def by_time(self, slots: IntArray) -> IntArray:
+        """These slots by event time: an order in which updates do not make each other late for windows behind them."""
+        return slots[np.argsort(self.timestamp[slots], kind="stable")]
+
     def sorted(self, slots: IntArray) -> IntArray:
-        """These slots by window, partition and key: an order that no cut into batches can change."""
+        """These slots by window, partition, event time and key: an order that no cut into batches can change."""
         slots = slots[pl.Series(self.keys[slots].tolist(), dtype=pl.Binary).arg_sort().to_numpy()]
-        ordered: IntArray = slots[np.lexsort((self.partition[slots], self.start[slots], self.end[slots]))]
+        ordered: IntArray = slots[
+            np.lexsort([column[slots] for column in (self.timestamp, self.partition, self.start, self.end)])
+        ]
         return ordered
 
 

@@ -149,7 +149,7 @@ class AlignedStep(WindowedStep):
         """Emit pending updates and write changed windows to stores and changelog."""
         slots, pending = self._slots, np.flatnonzero(self._slots.pending)
         if len(pending):
-            self._emit(pending[np.argsort(slots.start[pending], kind="stable")])
+            self._emit(slots.by_time(pending))
             slots.pending[pending] = False
         self._write(self._moved())
         self._put_away()

@@ -222,11 +222,15 @@ class SlidingStep(GatheredStep):
         told = windows.touched != NEVER
         if self._final:
             told &= windows.start + self._difference < windows.touched - self._grace
-        self._tell(homes, records, windows.take(np.flatnonzero(told)))
+        windows = windows.take(np.flatnonzero(told))
+        if len(windows.key):
+            self._tell(homes, records, windows, windows.newest(self._slots.start[records]))
         self._slots.pending[records] = False
 
-    def _tell(self, homes: list[Home], records: IntArray, windows: Windows) -> None:
-        order = sorted(range(len(windows.key)), key=lambda w: (int(windows.start[w]), homes[windows.key[w]]))
+    def _tell(self, homes: list[Home], records: IntArray, windows: Windows, times: IntArray | None = None) -> None:
+        """Results of these windows in the order of `times`, which are their beginnings if nothing else is said."""
+        order_by = windows.start if times is None else times
+        order = sorted(range(len(order_by)), key=lambda w: (int(order_by[w]), homes[windows.key[w]]))
         windows = windows.take(np.array(order, np.int64))
         parts = np.cumsum(windows.high - windows.low) // _AT_ONCE
         for part in np.unique(parts).tolist():

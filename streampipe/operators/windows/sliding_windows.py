@@ -52,6 +52,12 @@ class Windows:
         low, high = self.low[which], self.high[which]
         return Windows(self.key[which], self.start[which], low, high, self.touched[which], self.members)
 
+    def newest(self, times: IntArray) -> IntArray:
+        """The largest of `times`, which are those of `Held`, in each window."""
+        ranges = np.stack([self.low, self.high], axis=1).ravel()
+        found: IntArray = np.maximum.reduceat(np.append(times[self.members], NEVER), ranges)[::2]
+        return found
+
     def pairs(self) -> tuple[IntArray, IntArray]:
         """(window, record) for each record in each window: by window, and in it in the order in which they came."""
         sizes = self.high - self.low
