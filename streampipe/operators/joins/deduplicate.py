@@ -52,7 +52,7 @@ class DeduplicateStep(WaitingStep):
         report_failures(self.effects, frame, self.name, encoded.failures)
         if encoded.rows is not None:
             frame, seen = frame.take(encoded.rows), seen[encoded.rows]
-        columns = with_state(frame.arrow(self._on), self._record_keys(frame), encoded.values)
+        columns = with_state(frame.arrow(self._on), self._schemas[0], self._record_keys(frame), encoded.values)
         self._cold.gather(columns.column(KEY), frame.partitions)
         passed: list[IntArray] = []
         left = np.arange(len(frame))

@@ -79,7 +79,7 @@ class JoinStateCodec:
         decoded = self._decoders[side].decode(bodies)
         if decoded.failures:
             raise StateCorrupted(f"state {self._name!r}: {decoded.failures[0].message}")
-        rows = with_state(decoded.columns, keys, bodies)
+        rows = with_state(decoded.columns, self._schemas[side], keys, bodies)
         times = np.array([time for time, _, _ in heads], np.int64)
         entries = Entries.of(rows, np.full(len(keys), partition, np.int64), times, np.array(numbers, np.int64))
         entries.meta["matched"] = [matched for _, matched, _ in heads]
@@ -95,7 +95,13 @@ class JoinStateCodec:
         return int(_TIME.unpack(self._sealer.unseal([value])[0])[0])
 
 
-def with_state(columns: pa.RecordBatch, keys: Sequence[bytes | None], bodies: Sequence[bytes]) -> pa.RecordBatch:
-    """Columns of entries: those of the records, then KEY and BODY."""
+def with_state(
+    columns: pa.RecordBatch, schema: pa.Schema, keys: Sequence[bytes | None], bodies: Sequence[bytes]
+) -> pa.RecordBatch:
+    """Columns of entries: those of the records, then KEY and BODY.
+
+    Avro knows fewer types than columns have: an hour that an expression made is 8 bits wide, and comes back with 32.
+    """
+    own = [array if array.type == kind else array.cast(kind) for array, kind in zip(columns, schema.types, strict=True)]
     more = [pa.array(keys, pa.binary()), pa.array(bodies, pa.binary())]
-    return pa.RecordBatch.from_arrays([*columns.columns, *more], names=[*columns.schema.names, KEY, BODY])
+    return pa.RecordBatch.from_arrays([*own, *more], names=[*schema.names, KEY, BODY])

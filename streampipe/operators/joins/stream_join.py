@@ -91,7 +91,8 @@ class StreamJoinStep(WaitingStep):
         report_failures(self.effects, frame, self.name, encoded.failures)
         if encoded.rows is not None:
             frame, positions, seen = frame.take(encoded.rows), positions[encoded.rows], seen[encoded.rows]
-        rows = with_state(frame.arrow(self._schemas[side].names), self._record_keys(frame), encoded.values)
+        schema = self._schemas[side]
+        rows = with_state(frame.arrow(schema.names), schema, self._record_keys(frame), encoded.values)
         entries = Entries.of(rows, frame.partitions, frame.timestamps, self._numbered(frame.partitions))
         keyed = rows.column(KEY).is_valid().to_numpy(zero_copy_only=False)
         frame.origin.mark(frame.indexes[keyed | self._kept[side]], OK)
