@@ -222,7 +222,7 @@ def of_case(name: str, records: int, *, keep: bool) -> Figures:
 
             before, cpu, started = _rss_mb(), time.process_time(), time.perf_counter()
             for n, batch in enumerate(batches, 1):
-                task.process(batch)
+                task.process([batch])
                 if n * BATCH % case.commit_every == 0:
                     drain()
             drain()
@@ -310,7 +310,7 @@ def of_tables(kind: str, records: int) -> Figures:
             rate = sum(map(len, table)) / (time.perf_counter() - started)
             cpu, started = time.process_time(), time.perf_counter()
             for batch in lookups:
-                task.process(batch)
+                task.process([batch])
                 task.drain()
             cpu, seconds = time.process_time() - cpu, time.perf_counter() - started
             size = sum(map(len, lookups))

@@ -112,6 +112,28 @@ def batch_of(records: Iterable[Record]) -> RecordBatch:
     )
 
 
+def one_batch(parts: Sequence[RecordBatch]) -> RecordBatch:
+    """Batches of one topic, one after the other, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = np.cumsum([0, *map(len, parts)])
+    some = any(part.headers is not no_headers for part in parts)
+
+    def headers(row: int) -> Headers:
+        part = int(np.searchsorted(sizes, row, side="right")) - 1
+        return parts[part].headers(row - int(sizes[part]))
+
+    return RecordBatch(
+        parts[0].topic,
+        np.concatenate([part.partitions for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+        np.concatenate([part.timestamps for part in parts]),
+        [key for part in parts for key in part.keys],
+        [value for part in parts for value in part.values],
+        headers if some else no_headers,
+    )
+
+
 def records_of(batch: RecordBatch, unreadable: Callable[[int], Headers] | None = None) -> list[Record]:
     """The batch as single records, headers read; `unreadable(row)` stands in for those that cannot be.
 

@@ -13,6 +13,7 @@ from streampipe.errors import TopologyError
 from streampipe.operators.effects import DROPPED, Effects, Reason, Step
 from streampipe.operators.frame import Column, Frame, Mask, Origin
 from streampipe.operators.grouping import as_physical, key_bytes
+from streampipe.operators.stream_time import LAST_TIME, NEVER
 from streampipe.policies import InvalidTimestampPolicy
 from streampipe.records import IntArray, RecordBatch
 from streampipe.schemas.port import Decoded, Decoder, Encoder, Failure
@@ -66,6 +67,19 @@ class SourceStep(Step):
     def decode(self, batch: RecordBatch) -> Decoded:
         """Decode, without any effect yet. Raises Unavailable."""
         return self._decoder.decode(batch.values)
+
+    def times(self, batch: RecordBatch, now_ms: int | None) -> IntArray:
+        """The event time of each record in ms, NEVER where there is none or it will not do. Raises Unavailable."""
+        times, column = batch.timestamps, self._times.column
+        if column is not None:
+            decoded = self.decode(batch)
+            frame = Frame.of(decoded.columns, Origin.of(batch), decoded.rows)
+            times = np.full(len(batch), NEVER)
+            times[frame.indexes] = _milliseconds(frame.columns[column])
+        bad = (times < 0) | (times >= LAST_TIME)
+        if self._times.max_ahead_ms is not None and now_ms is not None:
+            bad |= times > now_ms + self._times.max_ahead_ms
+        return np.where(bad, NEVER, times)
 
     def feed(self, origin: Origin, decoded: Decoded) -> None:
         """Process what `decode` gave."""

@@ -34,6 +34,12 @@ class StatefulStep(Step):
     idle_after_s: float | None = 30.0
     """For how long a partition must be silent before stream time follows the wall clock; None: it never does."""
 
+    def hold_time(self) -> None:
+        """Records of several topics come, one topic after the other: stream time stands until `go_on`."""
+
+    def go_on(self) -> None:
+        """All of them have come: what their time puts an end to is over."""
+
     def open(self, partition: int) -> None:
         """Take a partition on, its state empty, or as it was kept."""
         raise NotImplementedError

@@ -21,6 +21,8 @@ class StreamTimes:
     def __init__(self) -> None:
         self._now: dict[int, int] = {}
         self._saved: dict[int, int] = {}
+        self._ahead: dict[int, int] | None = None
+        """While time stands, to where it will go."""
 
     def open(self, partition: int) -> None:
         """A partition comes, at the beginning of time."""
@@ -49,8 +51,19 @@ class StreamTimes:
             rows = np.flatnonzero(frame.partitions == partition)
             times = np.maximum(np.maximum.accumulate(frame.timestamps[rows]), self._now[partition])
             seen[rows] = times
-            self._now[partition] = int(times[-1])
+            moving = self._now if self._ahead is None else self._ahead
+            moving[partition] = max(int(times[-1]), moving.get(partition, NEVER))
         return seen
+
+    def hold(self) -> None:
+        """Let time stand: until `go_on`, rows that move it on move it for themselves alone."""
+        self._ahead = {}
+
+    def go_on(self) -> None:
+        """Time goes to where it has been moved."""
+        ahead, self._ahead = self._ahead or {}, None
+        for partition, time in ahead.items():
+            self.follow(partition, time)
 
     def follow(self, partition: int, time: int) -> None:
         """An open partition's time is at least this one; others are not concerned."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -57,10 +57,10 @@ class Partitions:
         self.arriving.update(again)
         return again
 
-    def hold(self, *, everything: bool, restoring: Collection[int]) -> None:
+    def hold(self, *, everything: bool, restoring: Collection[int], ahead: Collection[TopicPartition]) -> None:
         """Pause and resume so that exactly the partitions that must wait are paused."""
         self._table_ends = {tp: end for tp, end in self._table_ends.items() if self._consumer.position(tp) < end}
-        held = self.owned | self.arriving if everything else self._held(restoring)
+        held = self.owned | self.arriving if everything else self._held(restoring) | (self.owned & set(ahead))
         if pause := held - self.paused:
             self._consumer.pause(sorted(pause))
         if resume := self.paused - held:
@@ -72,8 +72,11 @@ class Partitions:
         for part in self._subtopologies:
             behind = {tp.partition for tp in self._table_ends if tp.topic in part.tables}
             held |= {tp for tp in self.owned if tp.topic in part.streams and tp.partition in behind}
-        bounded = [tp for tp in self.owned if tp in self._until]
-        return held | {tp for tp in bounded if self._consumer.position(tp) >= self._until[tp]}
+        return held | {tp for tp in self.owned if self.bounded(tp)}
+
+    def bounded(self, partition: TopicPartition) -> bool:
+        """Whether a partition has come to where it is to be read to."""
+        return partition in self._until and self._consumer.position(partition) >= self._until[partition]
 
     def admit(self, batch: RecordBatch) -> RecordBatch:
         """Only records that may be processed now; others of this member are to be handed over again."""
@@ -91,17 +94,13 @@ class Partitions:
                 refused |= rows
         return batch.take(np.flatnonzero(~refused)) if refused.any() else batch
 
-    def positions(self, pending: Iterable[RecordBatch]) -> dict[TopicPartition, int]:
+    def positions(self, pending: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """What to commit: the first record still pending, else the position, past control records too."""
-        waiting = list(pending)
-        return {tp: max(self._next(tp, waiting), self.committed.get(tp, 0)) for tp in self.owned}
+        return {tp: max(self._next(tp, pending), self.committed.get(tp, 0)) for tp in self.owned}
 
-    def _next(self, partition: TopicPartition, pending: Sequence[RecordBatch]) -> int:
-        for batch in pending:
-            if batch.topic == partition.topic:
-                offsets = batch.offsets[batch.partitions == partition.partition]
-                if len(offsets):
-                    return int(offsets[0])
+    def _next(self, partition: TopicPartition, pending: Mapping[TopicPartition, int]) -> int:
+        if partition in pending:
+            return pending[partition]
         position = self._consumer.position(partition)
         return min(position, self._until.get(partition, position))
 

@@ -120,10 +120,17 @@ class Task(Protocol):
     def load(self, batch: RecordBatch) -> list[str]:
         """Apply records of a global table. Returns a line for each bad record, which is left out."""
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-        """Process records of one topic. Raises Unavailable with nothing changed: call again with the same batch.
+    def times(self, batch: RecordBatch, now_ms: int | None = None) -> IntArray:
+        """Event times in ms as the source of their topic takes them, negative where there is none that can be used.
 
-        `now_ms` is the wall clock, for bounds on how far ahead of it event time may be; None in a replay.
+        Raises Unavailable.
+        """
+
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+        """Process a batch, or one of each of several topics that meet, whose records belong in between each other.
+
+        Raises Unavailable with nothing changed: call again with the same batches. `now_ms` is the wall clock, for
+        bounds on how far ahead of it event time may be; None in a replay.
         Raises ProcessingStopped when a policy says stop at a record; discard the task's uncommitted output then.
         """
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from streampipe.brokers.port import Admin
 from streampipe.errors import StreampipeError
-from streampipe.records import RecordBatch, TopicPartition
+from streampipe.records import IntArray, RecordBatch, TopicPartition
 from streampipe.runtime.backlog import Backlog, PollSize
 from streampipe.runtime.commit import Committer, MemberFenced, emitting, open_committer, result_of
 from streampipe.runtime.global_tables import GlobalTables
@@ -20,6 +20,7 @@ from streampipe.runtime.port import State, TaskOutput
 from streampipe.runtime.restore import Restorer
 from streampipe.runtime.silence import Silence
 from streampipe.runtime.standby import Standbys
+from streampipe.runtime.time_order import Exhausted, TimeOrder
 from streampipe.runtime.uncommitted import Uncommitted
 
 MAX_UNCOMMITTED = 500_000
@@ -67,7 +68,9 @@ class Session:
             self._job.broker, self._admin, self._observer, self._clock, self._job.restore_patience_s
         )
         self._idle = IdlePartitions(self._admin, self._clock, self.task.idle_after_s)
-        self._backlog = Backlog(self._clock, self._observer, self._settings.batch_size)
+        exhausted = Exhausted(self._admin, self._clock, self.consumer, self._mine)
+        order = TimeOrder(self.task.subtopologies, self._times, exhausted)
+        self._backlog = Backlog(self._clock, self._observer, self._settings.batch_size, order)
         self._touched = False
         self._polled = 0
         self.activity = 0
@@ -161,7 +164,7 @@ class Session:
     @property
     def quiet(self) -> bool:
         """Nothing arrived lately and nothing is left to do."""
-        return not (self._backlog or self._mine.arriving or self._polled or self.uncommitted or self._touched
+        return not (self._backlog.waiting or self._mine.arriving or self._polled or self.uncommitted or self._touched
                     or self._restoring)  # fmt: skip
 
     @property
@@ -192,7 +195,8 @@ class Session:
 
     def _hold(self) -> None:
         waiting = bool(self._backlog) or not self._tables.loaded
-        self._mine.hold(everything=waiting, restoring=self._restorer.partitions)
+        ahead = self._backlog.too_far_ahead()
+        self._mine.hold(everything=waiting, restoring=self._restorer.partitions, ahead=ahead)
         self._tell("restoring" if self._restoring or self._mine.arriving else "running")
 
     def _poll(self, *, wait: bool = True) -> None:
@@ -216,17 +220,21 @@ class Session:
         return longest
 
     def _process(self) -> None:
-        idle = not (self._backlog or self._polled or self._mine.paused or self.uncommitted)
-        anything = bool(self._backlog)
-        for batch, seconds in self._backlog.turn(self._to_task):
+        idle = not (self._backlog.waiting or self._polled or self._mine.paused or self.uncommitted)
+        anything = self._backlog.waiting
+        for batch, seconds in self._backlog.turn(lambda batches: self.task.process(batches, self._now_ms)):
             self._processed(batch, seconds)
         if idle:
             self._observer.oldest_unprocessed(dict.fromkeys(self._mine.owned))
         elif anything and not self._backlog.retry_at:
             self._observer.oldest_unprocessed(self.uncommitted.oldest(self._mine.owned))
 
-    def _to_task(self, batch: RecordBatch) -> None:
-        self.task.process(batch, None if self._job.replay else self._clock.now_ms())
+    @property
+    def _now_ms(self) -> int | None:
+        return None if self._job.replay else self._clock.now_ms()
+
+    def _times(self, batch: RecordBatch) -> IntArray:
+        return self.task.times(batch, self._now_ms)
 
     def _processed(self, batch: RecordBatch, seconds: float) -> None:
         self._touched = True
@@ -237,7 +245,7 @@ class Session:
             self._idle.heard(TopicPartition(batch.topic, number))
 
     def _follow_clock(self) -> None:
-        if self._job.replay or self._backlog.retry_at or self._restoring:
+        if self._job.replay or self._backlog.waiting or self._restoring:
             return
         silent_s = self._idle.look(self._mine.paused, self.consumer.position)
         if silent_s:
@@ -245,7 +253,7 @@ class Session:
             self._touched = True
 
     def _notice_silence(self) -> None:
-        busy = self._polled or self._backlog or self._restoring or self._mine.arriving or self._backlog.retry_at
+        busy = self._polled or self._backlog.waiting or self._restoring or self._mine.arriving
         if busy or self._rewind:
             self._silence.heard()
         else:
@@ -268,7 +276,7 @@ class Session:
         metadata = self.consumer.group_metadata()
         self._last_commit = started
         output = emitting(self.task.drain) if self._touched else TaskOutput()
-        positions = self._mine.positions(self._backlog.batches)
+        positions = self._mine.positions(self._backlog.firsts())
         moved = {tp: offset for tp, offset in positions.items() if offset > self._mine.committed.get(tp, 0)}
         self.uncommitted.gave(output)
         if moved or self.uncommitted:
@@ -298,7 +306,7 @@ class Session:
             keep_state(self.task, going, self._mine.committed, self._admin, self._confirm, self._clock.now_ms())
 
     def _confirm(self) -> None:
-        positions, metadata = self._mine.positions(self._backlog.batches), self.consumer.group_metadata()
+        positions, metadata = self._mine.positions(self._backlog.firsts()), self.consumer.group_metadata()
         self.committer.commit(TaskOutput(), positions, metadata)
 
     def _produce_early(self) -> None:
@@ -341,7 +349,7 @@ class Session:
 
     def uncommitted_ranges(self) -> str:
         """The offsets of the records since the last commit, for a message."""
-        return self.uncommitted.ranges(self._mine.positions(self._backlog.batches))
+        return self.uncommitted.ranges(self._mine.positions(self._backlog.firsts()))
 
     def close(self) -> None:
         """Leave the group; what is not committed is taken back."""

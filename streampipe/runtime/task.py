@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from streampipe.operators.frame import Frame, Origin
 from streampipe.operators.stateful import StatefulStep
 from streampipe.operators.stateless import MergeStep
 from streampipe.operators.tables.table import TableStep
-from streampipe.records import RecordBatch, TopicPartition
+from streampipe.records import IntArray, RecordBatch, TopicPartition
 from streampipe.runtime.port import Restore, SubTopology, TaskOutput
 from streampipe.state.kept import Mark
 from streampipe.state.port import StateStore
@@ -153,13 +154,32 @@ class TopologyTask:
         """Apply records of a global table; a line for each bad one."""
         return [line for step in self._shared[batch.topic] for line in step.load(batch)]
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-        """Process records of one topic. Raises Unavailable with nothing changed, or ProcessingStopped."""
-        if not len(batch):
-            return
+    def times(self, batch: RecordBatch, now_ms: int | None = None) -> IntArray:
+        """Event times in ms as the source takes them, negative where there is none. Raises Unavailable."""
+        sources = [step for step in self._inputs[batch.topic] if isinstance(step, SourceStep)]
+        return sources[0].times(batch, now_ms)
+
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+        """Process batches of one point in time, one of a topic. Raises Unavailable with nothing changed, or
+        ProcessingStopped.
+
+        Each topic's records see stream time as it was before all of them, and as they move it themselves. That is what
+        they would see in the order of their times, if all topics come to the same point.
+        """
         self._effects.now_ms = now_ms
-        steps = self._inputs[batch.topic]
-        decoded = [step.decode(batch) for step in steps]  # all that may be unavailable, before any effect
+        steps = {batch.topic: self._inputs[batch.topic] for batch in batches}
+        # all that may be unavailable, before any effect
+        decoded = [[step.decode(batch) for step in steps[batch.topic]] for batch in batches]
+        together = self._timed if len(batches) > 1 else []
+        for step in together:
+            step.hold_time()
+        for batch, columns in zip(batches, decoded, strict=True):
+            self._feed(batch, steps[batch.topic], columns)
+        for step in together:
+            step.go_on()
+            self._through()
+
+    def _feed(self, batch: RecordBatch, steps: Sequence[Input], decoded: Sequence[Any]) -> None:
         partitions = np.unique(batch.partitions).tolist()
         self._settle(partitions, batch.topic)
         first = Origin.of(batch)

@@ -173,7 +173,7 @@ class TopologyTestDriver:
             self.warnings += self._task.load(batch)
         if any(batch.topic in (*s.streams, *s.tables) for s in self._task.subtopologies):
             self._heard_ms |= dict.fromkeys(np.unique(batch.partitions).tolist(), self._now_ms)
-            self._task.process(batch, self._now_ms)
+            self._task.process([batch], self._now_ms)
             self._commit()
 
     def _commit(self) -> None:

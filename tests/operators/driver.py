@@ -118,7 +118,7 @@ class Driver:
     def feed(self, events: Iterable[Event], size: int | None = None, now_ms: int | None = None) -> Driver:
         """Process events in batches of at most `size` records (None: as large as runs of one topic allow)."""
         for batch in runs(self.encode(list(events)), size):
-            self.task.process(batch_of(batch), now_ms)
+            self.task.process([batch_of(batch)], now_ms)
             self.collect(self.task.take())
         return self
 

@@ -89,7 +89,7 @@ def test_a_table_gets_every_row_of_a_record_and_a_tombstone_for_those_taken_back
     changed = avro("Changed", k="string", retracted="boolean")
     p.source("in", key="k").handle(lambda _: rows, schema=changed).to_table("out")
     driver = Driver(p, {"in": avro("In", k="string")}, FOLDER / "to-table")
-    driver.task.process(batch_of(driver.encode([Event("in", "k", {"k": "k"}, 0)])))
+    driver.task.process([batch_of(driver.encode([Event("in", "k", {"k": "k"}, 0)]))])
     [batch] = driver.task.drain().records
     written = [value and value[5:] for value in batch.values]
     assert written == [b"\x02a", None, b"\x02c", None]

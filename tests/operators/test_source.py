@@ -76,7 +76,7 @@ def test_a_dead_letter_keeps_its_headers_byte_for_byte_and_its_time() -> None:
     d = driver(lambda s: s.to("out"))
     [record] = d.encode([Event("in", "k", b"garbage", 1234)])
     headers: Headers = [("a", b"\x00\xff"), ("a", None), ("", b"")]
-    d.task.process(batch_of([record._replace(headers=headers)]))
+    d.task.process([batch_of([record._replace(headers=headers)])])
     [batch] = d.task.drain().dead_letters
     assert batch.headers is not None
     assert list(batch.headers[0])[:3] == headers
@@ -93,7 +93,7 @@ def test_headers_that_cannot_be_read_are_left_out_and_that_is_said() -> None:
         raise ValueError("no UTF-8")
 
     batch.headers = unreadable
-    d.task.process(batch)
+    d.task.process([batch])
     d.collect(d.task.drain())
     assert "not UTF-8" in d.result.dead[0][2]["headers"]
 

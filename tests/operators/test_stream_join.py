@@ -228,7 +228,7 @@ def test_state_of_another_shape_is_refused() -> None:
     other = Driver(p, SCHEMAS, FOLDER / str(next(_numbers)))
     other.result.changelog = made.result.changelog
     with pytest.raises(StateCorrupted, match="another shape"):
-        other.start().process(batch_of(other.encode(events([Row(LEFT, "x", "m", 2)]))))
+        other.start().process([batch_of(other.encode(events([Row(LEFT, "x", "m", 2)])))])
 
 
 def test_a_join_is_described() -> None:

@@ -195,7 +195,7 @@ def test_it_is_described_and_what_it_cannot_be_is_refused() -> None:
 def test_a_change_older_than_the_history_is_dropped_and_counted(schemas: str) -> None:
     driver = Driver(looked_up("inner", 10), SCHEMAS, Path(schemas) / "driver")
     changes = [Event("b", "x", {"k": "x", "v": value}, time) for value, time in (("new", 99), ("old", 88))]
-    driver.task.process(batch_of(driver.encode(changes)))
+    driver.task.process([batch_of(driver.encode(changes))])
     out = driver.task.drain()
     assert out.late_drops == {"b": 1}
     outcomes = dict(zip(OUTCOMES, out.outcomes["b"].tolist(), strict=True))

@@ -14,7 +14,7 @@ import numpy as np
 from streampipe.brokers.port import Broker
 from streampipe.config import Settings
 from streampipe.errors import Unavailable
-from streampipe.records import ProduceBatch, Record, RecordBatch, TopicPartition, records_of
+from streampipe.records import IntArray, ProduceBatch, Record, RecordBatch, TopicPartition, records_of
 from streampipe.runtime.observer import NullObserver
 from streampipe.runtime.port import OUTCOMES, Restore, State, SubTopology, TaskOutput
 from streampipe.runtime.worker import Worker
@@ -149,8 +149,15 @@ class CountingTask:
         self.log.loaded.extend(batch.values)
         return [f"{batch.topic}: {value!r}" for value in batch.values if value == b"bad"]
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
         self.log.told_times.append(now_ms)
+        for batch in batches:
+            self._batch(batch)
+
+    def times(self, batch: RecordBatch, now_ms: int | None = None) -> IntArray:
+        return batch.timestamps
+
+    def _batch(self, batch: RecordBatch) -> None:
         fates = []
         for record in records_of(batch):
             assert TopicPartition(record.topic, record.partition) in self._owned
@@ -340,7 +347,7 @@ class Flaky(CountingTask):
         super().__init__(names, log)
         self._down = down
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
         if self._down.is_set():
             raise Unavailable("registry is down; start it")
-        super().process(batch)
+        super().process(batches)

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ class Slow(CountingTask):
         super().__init__(names, log)
         self._options = options
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-        super().process(batch, now_ms)
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+        super().process(batches, now_ms)
         Path(self._options["progress"]).write_text(str(len(self.log.processed)))
         if self._options.get("hang"):
             time.sleep(600)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -10,6 +10,7 @@ from streampipe.brokers.simulated import VirtualClock
 from streampipe.errors import Unavailable
 from streampipe.records import Record, RecordBatch, TopicPartition, batch_of
 from streampipe.runtime.backlog import FIRST_SLICE, MAX_RETRY_S, TURN_S, Backlog, PollSize
+from streampipe.runtime.time_order import TimeOrder
 from tests.runtime.fakes import Watcher
 
 
@@ -19,16 +20,16 @@ def records(partition: int, count: int) -> RecordBatch:
 
 def backlog(*batches: RecordBatch, batch_size: int = 10_000) -> tuple[Backlog, VirtualClock, Watcher]:
     clock, observer = VirtualClock(0), Watcher()
-    made = Backlog(clock, observer, batch_size)
+    made = Backlog(clock, observer, batch_size, TimeOrder([], lambda batch: batch.timestamps, lambda _: ()))
     made.add(batches)
     return made, clock, observer
 
 
-def taking(clock: VirtualClock, each_s: float) -> Callable[[RecordBatch], None]:
-    return lambda batch: clock.sleep_s(each_s * len(batch))
+def taking(clock: VirtualClock, each_s: float) -> Callable[[Sequence[RecordBatch]], None]:
+    return lambda batches: clock.sleep_s(each_s * sum(map(len, batches)))
 
 
-def unavailable(_: RecordBatch) -> None:
+def unavailable(_: Sequence[RecordBatch]) -> None:
     raise Unavailable("the registry does not answer")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -205,8 +206,8 @@ def test_a_record_whose_output_is_too_large_stops_the_worker_at_that_record(
 
 def test_a_stop_by_policy_commits_nothing_past_the_record(broker: Broker, names: Names) -> None:
     class Stopping(CountingTask):
-        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-            super().process(batch, now_ms)
+        def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+            super().process(batches, now_ms)
             raise ProcessingStopped("flights[0] offset 7: fatal")
 
     fill(broker, names.input, ROWS)
@@ -228,8 +229,8 @@ def test_partitions_that_were_lost_are_never_committed(tmp_path: Path) -> None:
     slow = threading.Event()
 
     class Slow(CountingTask):
-        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-            super().process(batch, now_ms)
+        def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+            super().process(batches, now_ms)
             if not slow.is_set():
                 slow.set()
                 clock.skipped_s += 1000  # more than the max poll interval

@@ -32,7 +32,7 @@ def test_no_operator_reads_a_clock_or_a_socket(make: Any, monkeypatch: pytest.Mo
         for name in ("time", "monotonic", "perf_counter", "time_ns", "sleep"):
             patched.setattr(time, name, refuse)
         patched.setattr(socket, "socket", refuse)
-        driver.task.process(batch_of(records))
+        driver.task.process([batch_of(records)])
         out = driver.task.drain()
     assert out.outcomes["in"].sum() == len(records)
 
@@ -52,7 +52,7 @@ def test_state_that_is_still_being_restored_is_not_opened_by_records_of_another_
     entries = driver.result.changelog[changelog, home].items()
     # records of the other input come while the restore is under way, before the first entry and in the middle
     for key, value in entries:
-        driver.task.process(batch_of(driver.encode([Event("in", None, {"k": "a", "x": -1, "y": None}, 7, home)])))
+        driver.task.process([batch_of(driver.encode([Event("in", None, {"k": "a", "x": -1, "y": None}, 7, home)]))])
         driver.task.restore(restore, batch_of([Record(*restore.source, 0, 0, key, value)]))
     driver.feed([Event("in", "a", {"k": "a", "x": 1, "y": 0.5}, 8, home)])
     counts = driver.finish(close_windows=True).by_key("counts").values()

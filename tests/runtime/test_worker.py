@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -250,9 +251,9 @@ def test_global_tables_are_whole_before_the_first_record_and_followed(broker: Br
     seen: list[int] = []
 
     class Joining(CountingTask):
-        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
+        def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
             seen.append(len(self.log.loaded))
-            super().process(batch, now_ms)
+            super().process(batches, now_ms)
 
     with running(worker_of(broker, names, task=lambda: Joining(names, log, global_tables=True))):
         await_true(lambda: log.processed)
@@ -300,10 +301,10 @@ def test_a_slow_task_gets_slices_and_stops_in_between(
     sizes: list[int] = []
 
     class Slow(CountingTask):
-        def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-            sizes.append(len(batch))
-            time.sleep(0.01 * len(batch))
-            super().process(batch, now_ms)
+        def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+            sizes.append(sum(map(len, batches)))
+            time.sleep(0.01 * sizes[-1])
+            super().process(batches, now_ms)
 
     rows = numbered(1, 400)
     fill(broker, names.input, rows)

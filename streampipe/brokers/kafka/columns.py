@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from confluent_kafka import Message
 
-from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch, no_headers
+from streampipe.records import NO_TIMESTAMP, Headers, IntArray, RecordBatch, no_headers, one_batch
 
 Messages: TypeAlias = list[Message]
 
@@ -91,29 +91,4 @@ def _batch(topic: str, messages: Messages, times: IntArray) -> RecordBatch:
 
 def joined(parts: Sequence[RecordBatch]) -> list[RecordBatch]:
     """Neighbouring runs of the same topic as one, so that a poll of many chunks is one batch."""
-    return [_join(list(run)) for _, run in groupby(parts, key=lambda batch: batch.topic)]
-
-
-def _join(run: list[RecordBatch]) -> RecordBatch:
-    if len(run) == 1:
-        return run[0]
-    sizes = np.cumsum([0, *map(len, run)])
-    some = any(part.headers is not no_headers for part in run)
-
-    def headers(row: int) -> Headers:
-        part = int(np.searchsorted(sizes, row, side="right")) - 1
-        return run[part].headers(row - int(sizes[part]))
-
-    return RecordBatch(
-        run[0].topic,
-        _concatenated([part.partitions for part in run]),
-        _concatenated([part.offsets for part in run]),
-        _concatenated([part.timestamps for part in run]),
-        [key for part in run for key in part.keys],
-        [value for part in run for value in part.values],
-        headers if some else no_headers,
-    )
-
-
-def _concatenated(columns: list[IntArray]) -> IntArray:
-    return np.concatenate(columns)
+    return [one_batch(list(run)) for _, run in groupby(parts, key=lambda batch: batch.topic)]

@@ -170,6 +170,11 @@ class StreamJoinStep(WaitingStep):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
+    def go_on(self) -> None:
+        """What is over goes out."""
+        super().go_on()
+        self._send(self._left_over(_NONE, _NONE))
+
     def advance(self, now_ms: int, idle: Collection[int]) -> None:
         """Stream time of idle partitions follows the wall clock while a record waits for its end."""
         for partition in idle:

@@ -49,6 +49,14 @@ class WaitingStep(StoredStep):
 
     # --- records ------------------------------------------------------------------------------------------------
 
+    def hold_time(self) -> None:
+        """Stream time stands until `go_on`."""
+        self._times.hold()
+
+    def go_on(self) -> None:
+        """Stream time goes to where it has been moved."""
+        self._times.go_on()
+
     def _timely(self, frame: Frame) -> Frame:
         """The rows whose time can be used; the others are dead letters."""
         unusable = (frame.timestamps < 0) | (frame.timestamps >= LAST_TIME)

@@ -94,6 +94,15 @@ class WindowedStep(KeyedAggregateStep):
 
     # --- time ---------------------------------------------------------------------------------------------------
 
+    def hold_time(self) -> None:
+        """Stream time stands until `go_on`."""
+        self._times.hold()
+
+    def go_on(self) -> None:
+        """Close what time has passed."""
+        self._times.go_on()
+        self._pass_time()
+
     def _pass_time(self) -> None:
         """Close and release what stream time has passed."""
         for partition, time in self._times.items():
