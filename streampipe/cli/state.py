@@ -147,10 +147,8 @@ def _reader(session: Session, module: str) -> Iterator[tuple[StateReader, Admin]
 def _rows(session: Session, module: str, store: str, window: str | None) -> Iterator[dict[str, Any]]:
     at_ms = None if window is None else _time(window)
     with _reader(session, module) as (reader, admin), _progress(session.out, store) as progress:
-        for row in reader.rows(admin, store, progress):
+        for row in reader.rows(admin, store, progress, at_ms):
             columns = row.pop("columns")
-            if at_ms is not None and not _holds(store, columns, at_ms):
-                continue
             row |= {"key": text_of(row["key"]), "timestamp": iso(row["timestamp"])}
             yield row | {name: value for name, value in columns.items() if name not in row}
 
@@ -160,14 +158,6 @@ def _time(window: str) -> int:
     if position.kind != "time":
         raise ConfigError(f"--window {window}: give a time, such as 2024-01-31T06:00")
     return position.value
-
-
-def _holds(store: str, columns: dict[str, Any], at_ms: int) -> bool:
-    start, end = columns.get("window_start"), columns.get("window_end")
-    if not isinstance(start, datetime) or not isinstance(end, datetime):
-        raise ConfigError(f"--window: store {store!r} has no windows")
-    first, last = start.timestamp() * 1000, end.timestamp() * 1000
-    return first <= at_ms < last or first == last == at_ms
 
 
 def _show(out: Output, rows: list[dict[str, Any]], *, as_json: bool) -> None:

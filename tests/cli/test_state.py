@@ -79,6 +79,53 @@ def test_one_key_is_shown_in_the_windows_that_hold_a_time(ran: Cli) -> None:
     assert "holds nothing for key 'a' in a window that 2024-05-01T11:00 is in" in outside.err
 
 
+AROUND = """
+from streampipe import Hopping, Processor, Session, Sliding, Tumbling, agg
+
+processor = Processor("around")
+clicks = processor.source("clicks", event_time="at", key="user")
+for kind in (Tumbling("10s"), Hopping("10s", advance="4s"), Session("8s"), Sliding("8s")):
+    name = type(kind).__name__.lower()
+    clicks.window(kind, emit="updates", name=name).agg(clicks=agg.count()).to(f"by-{name}")
+"""
+
+
+@pytest.fixture
+def around(cli: Cli) -> Cli:
+    """One user clicked at 12, 14 and 20 s; windows of every kind are open."""
+    Path("around.py").write_text(AROUND)
+    events = [f'{{"user": "a", "n": 1, "at": "2024-05-01T10:00:{second}Z"}}' for second in (12, 14, 20)]
+    Path("rows.jsonl").write_text("\n".join(events) + "\n")
+    sent = cli(
+        "produce", "clicks", "rows.jsonl", "--schema", "schemas/clicks.avsc", "--key", "user", "--partitions", "1"
+    )
+    assert sent.code == 0, sent.err
+    ran = cli("run", "around.py", "--until-caught-up")
+    assert ran.code == 0, ran.err
+    return cli
+
+
+@pytest.mark.parametrize(
+    ("window", "start", "end", "holds_its_end"),
+    [("tumbling", 20, 30, False), ("hopping", 16, 26, False), ("session", 12, 20, True), ("sliding", 12, 20, True)],
+)
+def test_a_window_holds_the_times_that_records_in_it_can_have(
+    around: Cli, window: str, start: int, end: int, holds_its_end: bool
+) -> None:
+    def found(milliseconds: int) -> bool:
+        time = f"2024-05-01T10:00:{milliseconds / 1000:06.3f}"
+        answer = around("state", "scan", "around.py", window, "--window", time, "--json")
+        assert answer.code == 0, answer.err
+        return f"10:00:{start}Z" in {row["window_start"][-9:] for row in answer.lines}
+
+    rows = around("state", "scan", "around.py", window, "--json").lines
+    assert (f"2024-05-01T10:00:{start}Z", f"2024-05-01T10:00:{end}Z") in {
+        (row["window_start"], row["window_end"]) for row in rows
+    }
+    times = [start * 1000 - 1, start * 1000, end * 1000 - 1, end * 1000, end * 1000 + 1]
+    assert [found(time) for time in times] == [False, True, True, holds_its_end, False]
+
+
 def test_tables_and_running_aggregates_can_be_looked_into_too(joined: Cli) -> None:
     [row] = joined("state", "get", "joined.py", "names", "d", "--json").lines
     assert (row["user"], row["name"], row["timestamp"]) == ("d", "Dan", None)
