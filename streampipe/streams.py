@@ -252,9 +252,20 @@ class Stream:
             raise TopologyError("key_by() needs at least one column")
         if self.node.key == columns:
             return self
-        unique = self._builder.named(name, "key-by")
+        return self._through("key-by", name, columns)
+
+    def repartition(self, *, name: str | None = None) -> Stream:
+        """Go through a repartition topic with the keys that the records have (KIP-221).
+
+        The topic has as many partitions as the streams and tables that are joined behind it, so that inputs with
+        different numbers can meet; where nothing is joined, as many as the stream came with.
+        """
+        return self._through("repartition", name, self.node.key)
+
+    def _through(self, kind: str, name: str | None, key: nodes.Key | None) -> Stream:
+        unique = self._builder.named(name, kind)
         topic = f"{self._builder.app_id}-{unique}-repartition"
-        node = nodes.Repartition(name=unique, inputs=(self.node,), key=columns, topic=topic)
+        node = nodes.Repartition(name=unique, inputs=(self.node,), key=key, topic=topic)
         return Stream(self._builder, self._builder.add(node))
 
     def window(

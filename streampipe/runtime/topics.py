@@ -7,6 +7,7 @@ from typing import Literal
 
 from streampipe.brokers.port import Admin
 from streampipe.errors import TopologyError, UnknownTopic
+from streampipe.topology.copartitioning import repairs
 from streampipe.topology.graph import SubGraph, sub_graphs
 from streampipe.topology.nodes import Repartition, Sink, Source, Stateful, TableSource, Topology
 
@@ -38,7 +39,7 @@ def prepare_topics(topology: Topology, admin: Admin, *, create: bool) -> list[st
     """Check the inputs and make what is missing; returns the topics made.
 
     Raises UnknownTopic for a missing input (or, without `create`, for any missing topic), and TopologyError when
-    inputs that meet in one sub-topology differ in partition count.
+    inputs that meet in one sub-topology differ in partition count, naming the repair.
     """
     counts = admin.topics()
     for name in external_inputs(topology):
@@ -60,18 +61,15 @@ def prepare_topics(topology: Topology, admin: Admin, *, create: bool) -> list[st
 
 
 def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopic]:
-    """What the processor writes. Repartition topics take the largest count among the inputs they come from."""
-    counts = dict(counts)
-    needed: list[NeededTopic] = []
-    for graph in sub_graphs(topology):
+    """What the processor writes, given how many partitions each topic has that is there."""
+    graphs = sub_graphs(topology)
+    own = _repartition_counts(topology, graphs, counts)
+    counts = counts | own
+    needed = [NeededTopic(topic, "repartition", count, _KEEP) for topic, count in own.items()]
+    for graph in graphs:
         count = _common_count(graph, counts)
         stateful = [node for node in graph.nodes if isinstance(node, Stateful)]
         needed += [NeededTopic(node.changelog, "changelog", count, _COMPACTED) for node in stateful]
-        for node in topology.of(Repartition):
-            if node.inputs[0] in graph.nodes:
-                size = _partner_count(topology, node, counts) or count
-                counts[node.topic] = size
-                needed.append(NeededTopic(node.topic, "repartition", size, _KEEP))
         sinks = [node for node in graph.nodes if isinstance(node, Sink)]
         needed += [NeededTopic(n.topic, "output", count, _COMPACTED if n.table else _KEEP) for n in sinks]
     widest = max(counts[topic] for topic in external_inputs(topology))
@@ -79,11 +77,21 @@ def needed_topics(topology: Topology, counts: dict[str, int]) -> list[NeededTopi
     return list({topic.name: topic for topic in needed}.values())
 
 
-def _partner_count(topology: Topology, node: Repartition, counts: dict[str, int]) -> int | None:
-    """Partitions of the other inputs that a repartition topic will meet, if there are some."""
-    graph = next(g for g in sub_graphs(topology) if node in g.nodes)
-    partners = [counts[t] for t in graph.inputs if t != node.topic and t in counts]
-    return max(partners) if partners else None
+def _repartition_counts(topology: Topology, graphs: list[SubGraph], counts: dict[str, int]) -> dict[str, int]:
+    """Partitions of the repartition topics: as many as the inputs they meet, else as the inputs they come from.
+
+    The largest of several counts. Other repartition topics are met too, but count only where nothing else is.
+    """
+    external = {topic: counts[topic] for topic in external_inputs(topology)}
+    sized: dict[str, int] = {}
+    for node in topology.of(Repartition):  # those before it come first
+        met = next(set(graph.inputs) - {node.topic} for graph in graphs if node in graph.nodes)
+        before = next(set(graph.inputs) for graph in graphs if node.inputs[0] in graph.nodes)
+        choices = ((met, external), (met, counts | sized), (before, external | sized))
+        sized[node.topic] = next(
+            size for topics, known in choices if (size := max((known[t] for t in topics & known.keys()), default=0))
+        )
+    return sized
 
 
 def _common_count(graph: SubGraph, counts: dict[str, int]) -> int:
@@ -94,6 +102,6 @@ def _common_count(graph: SubGraph, counts: dict[str, int]) -> int:
         listed = ", ".join(f"{topic} has {n}" for topic, n in sizes.items())
         raise TopologyError(
             f"inputs that meet in one sub-topology need the same number of partitions: {listed}; "
-            f"put .key_by(...) before the smaller ones or recreate the topic with {max(sizes.values())}"
+            f"{'; '.join(repairs(graph, counts))}"
         )
     return max(sizes.values(), default=1)

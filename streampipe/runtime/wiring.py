@@ -112,7 +112,7 @@ class Wiring:
         schema = self._columns[id(node.inputs[0])]
         self._check_key(node, schema)
         decoder, encoder = self._schemas.internal(node.topic, schema)
-        sink = SinkStep(node.name, self._effects, node.topic, encoder, node.key)
+        sink = SinkStep(node.name, self._effects, node.topic, encoder, node.new_key)
         self._steps[id(node.inputs[0])].children.append(sink)
         return self._input(node.topic, SourceStep(node.name, self._effects, decoder)), decoder.arrow
 

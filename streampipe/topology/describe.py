@@ -100,7 +100,7 @@ def detail(node: Node) -> str:
             left, right = node.inputs
             return f"{node.how} join of tables {left.name} and {right.name}"
         case Repartition():
-            return f"through {node.topic}, key {', '.join(node.key or ())}"
+            return f"through {node.topic}, key {', '.join(node.new_key) if node.new_key else 'unchanged'}"
         case Stateful():
             return _detail_with_state(node)
         case Sink():

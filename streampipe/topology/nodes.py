@@ -127,6 +127,11 @@ class Repartition(Node):
 
     topic: str
 
+    @property
+    def new_key(self) -> Key | None:
+        """The columns to make the records' keys of, unless they keep those that they have."""
+        return None if self.key == self.inputs[0].key else self.key
+
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Stateful(Node):

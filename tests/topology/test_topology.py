@@ -114,8 +114,62 @@ def test_inputs_that_meet_must_have_equal_partition_counts_and_the_repair_is_nam
     p = Processor("p")
     rows = p.table("rows", key="k")
     p.source("in", key="k").join(rows, on="k").to("out")
-    with pytest.raises(TopologyError, match=r"rows has 3.*key_by.*recreate"):
+    with pytest.raises(TopologyError, match="need the same number of partitions: in has 4, rows has 3; ") as refused:
         needed_topics(p.topology, {"in": 4, "rows": 3})
+    assert str(refused.value).endswith(
+        "; 'in' brings 4 partitions to 'join-1', which needs 3: write .repartition().join(...) there"
+    )
+
+
+def test_tables_in_a_chain_of_joins_all_need_the_number_of_the_largest() -> None:
+    p = Processor("p")
+    a, b, c = (p.table(topic, key="k") for topic in "abc")
+    a.join(b).to("ab")
+    b.join(c).to("bc")
+    p.source("in", key="k").join(a, on="k", name="look").to("out")
+    with pytest.raises(TopologyError) as refused:
+        needed_topics(p.topology, {"a": 2, "b": 2, "c": 6, "in": 2})
+    _, *repairs = str(refused.value).split("; ")
+    assert [repair.split(":")[0] for repair in repairs] == [
+        "table topic 'a' has 2 partitions and needs 6",
+        "table topic 'b' has 2 partitions and needs 6",
+        "'in' brings 2 partitions to 'look', which needs 6",
+    ]
+
+
+def test_repartition_takes_the_number_of_partitions_that_it_meets_else_that_of_its_input() -> None:
+    p = Processor("p")
+    stream = p.source("in", key="k")
+    stream.repartition().join(p.table("rows", key="k"), on="k").to("out")
+    stream.repartition(name="again").agg(n=agg.count()).to("counts")
+    needed = {t.name: t.partitions for t in needed_topics(p.topology, {"in": 4, "rows": 3})}
+    assert (needed["p-repartition-1-repartition"], needed["out"]) == (3, 3)
+    assert (needed["p-again-repartition"], needed["p-agg-1-changelog"]) == (4, 4)
+
+
+def test_an_input_that_was_made_anew_decides_and_not_what_repartition_topics_of_before_have() -> None:
+    p = Processor("p")
+    joined = p.source("in", key="k").join(p.source("x").key_by("k"), on="k", within=1)
+    joined.join(p.source("y").key_by("k"), on="k", within=1).to("out")
+    of_before = {"p-key-by-1-repartition": 8, "p-key-by-2-repartition": 8}
+    needed = {t.name: t.partitions for t in needed_topics(p.topology, {"in": 4, "x": 8, "y": 8} | of_before)}
+    assert {needed[topic] for topic in of_before} == {4}
+
+
+def test_a_sub_topology_may_come_before_and_after_another_one() -> None:
+    p = Processor("p")
+    a, b = p.source("in", key="k").branch(pl.col("x") > 1, pl.lit(True))
+    a.repartition().join(p.table("rows", key="k"), on="k").repartition().join(b, on="k", within=1).to("out")
+    needed = {t.name: t.partitions for t in needed_topics(p.topology, {"in": 4, "rows": 3})}
+    assert (needed["p-repartition-1-repartition"], needed["p-repartition-2-repartition"]) == (3, 4)
+
+
+def test_a_repartition_says_what_the_key_is_or_that_it_stays() -> None:
+    p = Processor("p")
+    p.source("in", key="k").repartition().key_by("x").to("out")
+    text = describe(p.topology)
+    assert "repartition        repartition-1: through p-repartition-1-repartition, key unchanged  -> key-by-1" in text
+    assert "repartition        key-by-1: through p-key-by-1-repartition, key x  -> to-out" in text
 
 
 def test_a_renamed_topology_shares_no_topic_that_the_live_one_writes() -> None:
