@@ -7,7 +7,7 @@ trace, and faults strike there: the worker dies before or after it, its answer i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Broker, GroupInfo
 from streampipe.errors import Unavailable
+from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 
 Kind = Literal["crash-before", "crash-after", "unavailable", "lost-answer"]
 SESSION_S, TRANSACTION_S = 3.0, 2.0
@@ -22,6 +23,8 @@ _NETWORK = frozenset({"poll", "committed", "commit", "produce", "flush", "begin"
 """Calls that may not reach the broker."""
 _UNKNOWN = frozenset({"producer.commit", "producer.flush"})
 """Calls whose outcome may stay unknown."""
+_UNORDERED = frozenset({"consumer.position", "admin.describe_topic"})
+"""Questions that a worker asks for each of a set. Which comes first changes nothing, so the trace does not tell."""
 
 
 class Crashed(BaseException):
@@ -49,7 +52,7 @@ class VirtualClock:
 
 @dataclass(slots=True)
 class Trace:
-    """What workers asked of the broker, in order; its hash tells whether two runs were the same."""
+    """What workers asked of the broker, and what it answered, in order: two runs of one hash were the same run."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -73,7 +76,7 @@ class SimulatedBroker:
         self.effects = 0
         self.struck: list[tuple[int, str, Kind]] = []
         """Faults so far: number and name of the effect, and what happened to it."""
-        self._fault = fault
+        self._clock, self._fault = clock, fault
         self._clients = 0
 
     def of(self, worker: str) -> Broker:
@@ -85,15 +88,16 @@ class SimulatedBroker:
         self._clients += 1
         return self._clients
 
-    def effect(self, view: _View, name: str, call: Callable[[], Any]) -> Any:
-        """Let a call happen, or what is to happen to it."""
+    def effect(self, view: _View, name: str, asked: object, call: Callable[[], Any]) -> Any:
+        """Let a call, which asks for `asked`, happen, or what is to happen to it."""
         if view.dead:
             raise Crashed
         self.effects += 1
         kind = self._fault(self.effects, name)
         if kind is not None and not possible(name, kind):
             kind = None
-        self.trace.lines.append(f"{view.worker} {name} {kind or ''}")
+        tell = _told if name not in _UNORDERED else lambda _: ""
+        self.trace.lines.append(f"{self._clock.now_ms()} {view.worker} {name} {tell(asked)} {kind or ''}")
         if kind is not None:
             self.struck.append((self.effects, name, kind))
         view.dead = kind in ("crash-before", "crash-after")
@@ -102,6 +106,7 @@ class SimulatedBroker:
         if kind == "unavailable":
             raise Unavailable(f"{name}: the simulated broker was not reached")
         answer = call()
+        self.trace.lines.append(tell(answer))
         if kind == "crash-after":
             raise Crashed
         if kind == "lost-answer":
@@ -116,6 +121,32 @@ def possible(name: str, kind: Kind) -> bool:
     return kind != "unavailable" or name.rpartition(".")[2] in _NETWORK
 
 
+def _told(value: object) -> str:
+    """What a call was given or answered, as the trace tells it. Listeners, clients and tokens have nothing to tell."""
+    match value:
+        case ProduceBatch():
+            digest = _digest(value.keys, value.values, value.timestamps, value.partitions, value.headers)
+            return f"{value.topic} {digest}"
+        case RecordBatch():
+            headers = map(value.headers, range(len(value)))
+            digest = _digest(value.partitions, value.offsets, value.timestamps, value.keys, value.values, headers)
+            return f"{value.topic} {digest}"
+        case TopicPartition() | str() | int() | float():
+            return str(value)
+        case Mapping():
+            return f"{{{', '.join(sorted(f'{_told(name)}: {_told(held)}' for name, held in value.items()))}}}"
+        case Set():
+            return f"{{{', '.join(sorted(map(_told, value)))}}}"
+        case Sequence():
+            return f"[{', '.join(map(_told, value))}]"
+    return ""
+
+
+def _digest(*columns: Iterable[object] | None) -> str:
+    told = repr([None if column is None else list(column) for column in columns])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
 class _View:
     """A broker of one worker."""
 
@@ -128,8 +159,9 @@ class _View:
             if "client_id" in options:
                 options["client_id"] += f"-{self._broker.client():06}"
             opened = self._broker.effect(
-                self, f"broker.{kind}", lambda: getattr(self._broker.inside, kind)(*arguments, **options)
-            )
+                self, f"broker.{kind}", (arguments, options),
+                lambda: getattr(self._broker.inside, kind)(*arguments, **options),
+            )  # fmt: skip
             return _Client(self._broker, self, kind, opened)
 
         return make
@@ -145,7 +177,9 @@ class _Client:
         method = getattr(self._client, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            answer = self._broker.effect(self._view, f"{self._kind}.{name}", lambda: method(*arguments, **options))
+            answer = self._broker.effect(
+                self._view, f"{self._kind}.{name}", (arguments, options), lambda: method(*arguments, **options)
+            )
             return _as_they_called_themselves(answer) if name == "describe_group" else answer
 
         return call

@@ -146,7 +146,8 @@ class LocalConsumer:
             return new
         waiting = new & self._pending()
         committed = groups.committed(self._db, self._membership.group)
-        ids = log.partition_ids(self._db, new - waiting)
+        # Sorted, since the order is that in which they are read: one of a set would be another in each process.
+        ids = log.partition_ids(self._db, sorted(new - waiting))
         ends = log.ends(self._db, ids.values())
         for tp, partition_id in ids.items():
             start, stable, high = ends[partition_id]
