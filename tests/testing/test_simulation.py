@@ -195,18 +195,24 @@ def test_runs_that_differ_only_in_a_value_have_other_traces(schemas: str) -> Non
 
 
 @pytest.mark.proof
+@pytest.mark.parametrize("first", range(1, 5))
 @pytest.mark.parametrize("kind", ["crash-before", "crash-after"])
-def test_six_records_on_two_workers_survive_a_crash_at_every_single_effect(schemas: str, kind: Kind) -> None:
-    calm = simulate(counter(), SMALL, faults=0, schemas=schemas)
+def test_six_records_on_two_workers_survive_a_crash_at_every_single_effect(
+    schemas: str, kind: Kind, first: int
+) -> None:
+    names: list[str] = []
+    calm = simulate(counter(), SMALL, faults=0, schemas=schemas, fault=lambda _, name: names.append(name))
     assert {key: [e["items"] for e in events if e] for key, events in calm.by_key("out").items()} == {
         b"a": [4, 5], b"b": [6, 6]
     }  # fmt: skip
-    for at in range(1, calm.effects):
+    assert (len(names), names[-1]) == (calm.effects, "admin.close"), "the last thing that a worker does"
+    for at in range(first, len(names) + 1, 4):
 
         def fault(effect: int, _: str, at: int = at) -> Kind | None:
             return kind if effect == at else None
 
         run = simulate(counter(), SMALL, faults=0, schemas=schemas, fault=fault)
+        assert run.faults == [(at, names[at - 1], kind)]
         assert run.by_key("out") == calm.by_key("out"), at
         assert run.happened["crashed"] == 1
 
