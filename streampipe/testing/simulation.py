@@ -77,6 +77,7 @@ def simulate(
     processor: Processor,
     inputs: Sequence[Input],
     *,
+    before: Sequence[Input] = (),
     seed: int = 0,
     faults: int = 5,
     workers: int = 2,
@@ -87,6 +88,8 @@ def simulate(
     settings: Mapping[str, Any] | None = None,
 ) -> Simulation:
     """Run `workers` workers of a processor over these inputs, a few records at a time, until all is committed.
+
+    What is `before` lies in the topics when the first worker starts, as do tables with which nothing is to race.
 
     With `faults`, about so many calls to the broker go wrong at moments that `seed` decides (0: none, and no other
     trouble either): workers die before or after a call, calls do not reach the broker, answers are lost. Workers also
@@ -99,6 +102,7 @@ def simulate(
         chance = Random(seed)  # noqa: S311 - the same for the same seed, which is the point
         run = _Run(processor, Path(folder), chance, faults, partitions, schemas, fault, settings or {})
         with closing(run.registry):
+            run.produce(before)
             run.feed(inputs, workers)
             run.finish(workers, close_windows=close_windows)
             return run.result()
@@ -132,6 +136,7 @@ class _Run:
         self.topology = self.processor.topology
         self.topics = Topics(self.topology, self.registry, self.schemas, self.partitions)
         self.broker = SimulatedBroker(self.folder, self.clock, self.fault or self._by_chance)
+        self._producer = self.broker.inside.producer()
         self.calm = self.faults == 0 and self.fault is None
         self._left, self._named = self.faults, 0
         self.consumed = sorted({topic for graph in sub_graphs(self.topology) for topic in graph.inputs})
@@ -154,24 +159,28 @@ class _Run:
         self._left -= 1
         return self.chance.choice([kind for kind in _KINDS if possible(name, kind)])
 
+    def produce(self, inputs: Sequence[Input]) -> None:
+        """Produce inputs, as somebody else than the workers."""
+        for given in inputs:
+            at_ms = ms_of(given.timestamp)
+            self._producer.produce(self.topics.encoded(given.topic, [given.event], given.key, at_ms, ()))
+        self._producer.flush()
+
     def feed(self, inputs: Sequence[Input], workers: int) -> None:
         """Produce the inputs a few at a time, and let the workers work on them."""
         slots = [_Slot(number) for number in range(workers)]
-        producer = self.broker.inside.producer()
         waiting = list(inputs)
         for _ in range(_MAX_TURNS):
             if waiting and self.chance.random() < 0.3:
-                for given in waiting[: (few := self.chance.randint(1, 3))]:
-                    at_ms = ms_of(given.timestamp)
-                    producer.produce(self.topics.encoded(given.topic, [given.event], given.key, at_ms, ()))
-                producer.flush()
+                few = self.chance.randint(1, 3)
+                self.produce(waiting[:few])
                 del waiting[:few]
             if not waiting and self.chance.random() < 0.2 and self._all_committed():
                 break
             self._turn(self.chance.choice(slots))
         else:
             raise AssertionError(f"after {_MAX_TURNS} turns the inputs are not committed")
-        producer.close()
+        self._producer.close()
         for slot in slots:
             self._stop(slot)
 
