@@ -1,7 +1,10 @@
 """A broker whose time, faults and order of events a test decides: the embedded log on a clock that only it moves.
 
 Each worker has a view of it (`SimulatedBroker.of`). A call of a worker to the broker is an effect; it is noted in the
-trace, and faults strike there: the worker dies before or after it, its answer is lost, or the broker is not reached.
+trace, and faults strike there: the worker dies before or after it, its answer is lost, the broker is not reached, or
+the call is `delayed` until the group had time to give the worker up. What goes wrong on a network comes to these: a
+request that is lost is `unavailable`, one that is delivered twice is a `lost-answer` whose call is made again, one that
+comes after those of others is `delayed`. Calls of one worker never overtake each other: each waits for its answer.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from streampipe.brokers.port import Broker, GroupInfo
 from streampipe.errors import Unavailable
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 
-Kind = Literal["crash-before", "crash-after", "unavailable", "lost-answer"]
+Kind = Literal["crash-before", "crash-after", "unavailable", "lost-answer", "delayed"]
 SESSION_S, TRANSACTION_S = 3.0, 2.0
 _NETWORK = frozenset({"poll", "committed", "commit", "produce", "flush", "begin", "send_offsets", "offsets"})
 """Calls that may not reach the broker."""
-_UNKNOWN = frozenset({"producer.commit", "producer.flush"})
-"""Calls whose outcome may stay unknown."""
+_UNKNOWN = frozenset({"producer.commit", "producer.flush", "producer.send_offsets", "consumer.commit"})
+"""Calls whose outcome may stay unknown, or that may be made twice."""
 _UNORDERED = frozenset({"consumer.position", "admin.describe_topic"})
 """Questions that a worker asks for each of a set. Which comes first changes nothing, so the trace does not tell."""
 
@@ -76,6 +79,8 @@ class SimulatedBroker:
         self.effects = 0
         self.struck: list[tuple[int, str, Kind]] = []
         """Faults so far: number and name of the effect, and what happened to it."""
+        self.meanwhile: Callable[[], None] = lambda: clock.sleep_s(2 * SESSION_S)
+        """What happens while a call is delayed."""
         self._clock, self._fault = clock, fault
         self._clients = 0
 
@@ -105,6 +110,8 @@ class SimulatedBroker:
             raise Crashed
         if kind == "unavailable":
             raise Unavailable(f"{name}: the simulated broker was not reached")
+        if kind == "delayed":
+            self.meanwhile()
         answer = call()
         self.trace.lines.append(tell(answer))
         if kind == "crash-after":
@@ -115,7 +122,7 @@ class SimulatedBroker:
 
 
 def possible(name: str, kind: Kind) -> bool:
-    """Whether this can happen to a call: one that is repeatable must not be lost, and a local one always works."""
+    """Whether this can happen to a call: what an answer hands over once must not be lost, a local call always works."""
     if kind == "lost-answer":
         return name in _UNKNOWN
     return kind != "unavailable" or name.rpartition(".")[2] in _NETWORK

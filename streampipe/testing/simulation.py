@@ -32,7 +32,7 @@ _TURN_S = 0.02
 _MAX_TURNS = 20_000
 _ODDS = {"producer.commit": 0.3, "producer.send_offsets": 0.2, "producer": 0.1}
 """Of a fault, by call or by client: what changes something on the broker is worth more trouble."""
-_KINDS: tuple[Kind, ...] = ("crash-before", "crash-after", "unavailable", "lost-answer")
+_KINDS: tuple[Kind, ...] = ("crash-before", "crash-after", "unavailable", "lost-answer", "delayed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,9 @@ def simulate(
     What is `before` lies in the topics when the first worker starts, as do tables with which nothing is to race.
 
     With `faults`, about so many calls to the broker go wrong at moments that `seed` decides (0: none, and no other
-    trouble either): workers die before or after a call, calls do not reach the broker, answers are lost. Workers also
-    freeze until the group has given them up and then go on, and are stopped in order; what is gone is started again.
+    trouble either): workers die before or after a call, calls do not reach the broker or come to it late, answers are
+    lost. Workers also freeze between two steps until the group has given them up and then go on, and are stopped in
+    order; what is gone is started again.
     `fault(effect, name)` decides instead of chance. A processor is right if what it gives does not depend on any of it.
 
     Raises AssertionError when the run does not come to an end, and what a worker stops with.
@@ -116,6 +117,8 @@ class _Slot:
     turns: Iterator[None] | None = None
     worker: Worker | None = None
     frozen_until_s: float = 0.0
+    busy: bool = False
+    """In the midst of a turn: a call of it may be delayed."""
 
 
 @dataclass
@@ -137,6 +140,9 @@ class _Run:
         self.topics = Topics(self.topology, self.registry, self.schemas, self.partitions)
         self.broker = SimulatedBroker(self.folder, self.clock, self.fault or self._by_chance)
         self._producer = self.broker.inside.producer()
+        self.broker.meanwhile = self._meanwhile
+        self._slots: list[_Slot] = []
+        self._options: dict[str, Any] = {}
         self.calm = self.faults == 0 and self.fault is None
         self._left, self._named = self.faults, 0
         self.consumed = sorted({topic for graph in sub_graphs(self.topology) for topic in graph.inputs})
@@ -168,7 +174,7 @@ class _Run:
 
     def feed(self, inputs: Sequence[Input], workers: int) -> None:
         """Produce the inputs a few at a time, and let the workers work on them."""
-        slots = [_Slot(number) for number in range(workers)]
+        self._slots = [_Slot(number) for number in range(workers)]
         waiting = list(inputs)
         for _ in range(_MAX_TURNS):
             if waiting and self.chance.random() < 0.3:
@@ -177,11 +183,11 @@ class _Run:
                 del waiting[:few]
             if not waiting and self.chance.random() < 0.2 and self._all_committed():
                 break
-            self._turn(self.chance.choice(slots))
+            self._turn(self.chance.choice(self._slots))
         else:
             raise AssertionError(f"after {_MAX_TURNS} turns the inputs are not committed")
         self._producer.close()
-        for slot in slots:
+        for slot in self._slots:
             self._stop(slot)
 
     def _all_committed(self) -> bool:
@@ -205,17 +211,36 @@ class _Run:
             else:
                 self._stop(slot)
             return
-        try:
-            next(slot.turns)  # type: ignore[arg-type]  # started above
-        except (Crashed, Fenced):  # one that was fenced too often ends, and is started again by a supervisor
-            slot.turns = slot.worker = None
-            self.happened["crashed"] += 1
+        self._go_on(slot)
 
-    def _start(self, slot: _Slot, **options: Any) -> None:
+    def _go_on(self, slot: _Slot) -> None:
+        """A turn of the worker in a place; one that died is followed by another."""
+        assert slot.turns is not None
+        slot.busy = True
+        try:
+            next(slot.turns)
+        except StopIteration:
+            slot.turns = slot.worker = None
+        except (Crashed, Fenced):  # one that was fenced too often ends, and is started again by a supervisor
+            self.happened["crashed"] += 1
+            self._start(slot)
+        finally:
+            slot.busy = False
+
+    def _meanwhile(self) -> None:
+        """A call is on its way, and the others work on, until the group has given its worker up."""
+        until_s = self.clock.monotonic_s() + 2 * SESSION_S
+        while (now_s := self.clock.monotonic_s()) < until_s:
+            self.clock.sleep_s(SESSION_S / 10)
+            awake = [slot for slot in self._slots if slot.turns is not None and slot.frozen_until_s <= now_s]
+            if others := [slot for slot in awake if not slot.busy]:
+                self._go_on(self.chance.choice(others))
+
+    def _start(self, slot: _Slot) -> None:
         self._named += 1
         slot.worker = Worker(
             self._build, self.broker.of(f"{slot.number}.{self._named}"), self._settings,
-            app_id=self.topology.app_id, slot=slot.number, clock=self.clock, **options,
+            app_id=self.topology.app_id, slot=slot.number, clock=self.clock, **self._options,
         )  # fmt: skip
         slot.turns = slot.worker.turns()
 
@@ -224,34 +249,30 @@ class _Run:
         if slot.worker is None or slot.turns is None:
             return
         slot.worker.stop()
+        slot.busy = True
         try:
             for _ in slot.turns:
                 pass
             self.happened["stopped"] += 1
         except Crashed:
             self.happened["crashed"] += 1
-        slot.turns = slot.worker = None
+        slot.turns, slot.worker, slot.busy = None, None, False
 
     def finish(self, workers: int, *, close_windows: bool) -> None:
         """The end of the input, without further trouble."""
         self._left, self.calm = 0, True
         self.clock.sleep_s(2 * SESSION_S)  # else what belongs to the dead is left to a next run
-        slots = [_Slot(number) for number in range(workers)]
-        for slot in slots:
-            self._start(slot, until_caught_up=True, close_windows=close_windows)
-        going = list(slots)
+        self._options = {"until_caught_up": True, "close_windows": close_windows}
+        self._slots = [_Slot(number) for number in range(workers)]
+        for slot in self._slots:
+            self._start(slot)
         for _ in range(_MAX_TURNS):
+            going = [slot for slot in self._slots if slot.turns is not None]
             if not going:
                 return
             slot = self.chance.choice(going)
             self.clock.sleep_s(_TURN_S)
-            try:
-                next(slot.turns)  # type: ignore[arg-type]  # started above
-            except StopIteration:
-                going.remove(slot)
-            except Crashed:  # a fault of the caller's
-                self.happened["crashed"] += 1
-                self._start(slot, until_caught_up=True, close_windows=close_windows)
+            self._go_on(slot)
         raise AssertionError(f"after {_MAX_TURNS} turns the workers do not come to an end")
 
     def result(self) -> Simulation:
