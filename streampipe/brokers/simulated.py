@@ -26,8 +26,6 @@ _NETWORK = frozenset({"poll", "committed", "commit", "produce", "flush", "begin"
 """Calls that may not reach the broker."""
 _UNKNOWN = frozenset({"producer.commit", "producer.flush", "producer.send_offsets", "consumer.commit"})
 """Calls whose outcome may stay unknown, or that may be made twice."""
-_UNORDERED = frozenset({"consumer.position", "admin.describe_topic"})
-"""Questions that a worker asks for each of a set. Which comes first changes nothing, so the trace does not tell."""
 
 
 class Crashed(BaseException):
@@ -101,8 +99,7 @@ class SimulatedBroker:
         kind = self._fault(self.effects, name)
         if kind is not None and not possible(name, kind):
             kind = None
-        tell = _told if name not in _UNORDERED else lambda _: ""
-        self.trace.lines.append(f"{self._clock.now_ms()} {view.worker} {name} {tell(asked)} {kind or ''}")
+        self.trace.lines.append(f"{self._clock.now_ms()} {view.worker} {name} {_told(asked)} {kind or ''}")
         if kind is not None:
             self.struck.append((self.effects, name, kind))
         view.dead = kind in ("crash-before", "crash-after")
@@ -113,7 +110,7 @@ class SimulatedBroker:
         if kind == "delayed":
             self.meanwhile()
         answer = call()
-        self.trace.lines.append(tell(answer))
+        self.trace.lines.append(_told(answer))
         if kind == "crash-after":
             raise Crashed
         if kind == "lost-answer":

@@ -24,7 +24,7 @@ def keep_state(
     owner then, nobody else can have written before those ends. Raises what `confirm` does.
     """
     try:
-        ids = {topic: admin.describe_topic(topic).id for topic in {what.source.topic for what in going}}
+        ids = {topic: admin.describe_topic(topic).id for topic in sorted({what.source.topic for what in going})}
         logs = [what.source for what in going if what.upto == "end"]
         ends = {**committed, **admin.offsets(logs, "latest", "read_uncommitted")}
     except StreampipeError as error:

@@ -96,7 +96,7 @@ class Partitions:
 
     def positions(self, pending: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """What to commit: the first record still pending, else the position, past control records too."""
-        return {tp: max(self._next(tp, pending), self.committed.get(tp, 0)) for tp in self.owned}
+        return {tp: max(self._next(tp, pending), self.committed.get(tp, 0)) for tp in sorted(self.owned)}
 
     def _next(self, partition: TopicPartition, pending: Mapping[TopicPartition, int]) -> int:
         if partition in pending:
