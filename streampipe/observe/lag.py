@@ -128,12 +128,3 @@ class LagReader:
             return None
         finally:
             reader.close()
-
-
-def group_lag(broker: Broker, group: str) -> list[PartitionLag]:
-    """Lags of a group, read once. Raises NotFound for an unknown group, Unavailable when the broker is."""
-    reader = LagReader(broker)
-    try:
-        return reader.group(group)
-    finally:
-        reader.close()
