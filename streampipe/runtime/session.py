@@ -245,6 +245,7 @@ class Session:
             self._idle.heard(TopicPartition(batch.topic, number))
 
     def _follow_clock(self) -> None:
+        # A partition whose records wait looks like one that is silent and read to its end.
         if self._job.replay or self._backlog.waiting or self._restoring:
             return
         silent_s = self._idle.look(self._mine.paused, self.consumer.position)
