@@ -23,6 +23,8 @@ class Partitions:
         self.owned: set[TopicPartition] = set()
         self.arriving: set[TopicPartition] = set()
         self.paused: set[TopicPartition] = set()
+        self.waiting: set[TopicPartition] = set()
+        """Those paused for a reason of their own, not because all have to wait for what was polled."""
         self.committed: dict[TopicPartition, int] = {}
         """Offsets of owned partitions as the group has them."""
         self._table_ends: dict[TopicPartition, int] = {}
@@ -46,6 +48,7 @@ class Partitions:
         self.owned -= gone
         self.arriving -= gone
         self.paused -= gone
+        self.waiting -= gone
         for partition in gone:
             self.committed.pop(partition, None)
             self._table_ends.pop(partition, None)
@@ -60,7 +63,8 @@ class Partitions:
     def hold(self, *, everything: bool, restoring: Collection[int], ahead: Collection[TopicPartition]) -> None:
         """Pause and resume so that exactly the partitions that must wait are paused."""
         self._table_ends = {tp: end for tp, end in self._table_ends.items() if self._consumer.position(tp) < end}
-        held = self.owned | self.arriving if everything else self._held(restoring) | (self.owned & set(ahead))
+        self.waiting = self._held(restoring)
+        held = self.owned | self.arriving if everything else self.waiting | (self.owned & set(ahead))
         if pause := held - self.paused:
             self._consumer.pause(sorted(pause))
         if resume := self.paused - held:

@@ -27,6 +27,13 @@ class SubTopology:
 
     streams: tuple[str, ...]
     tables: tuple[str, ...]
+    before: tuple[str, ...] = ()
+    """Inputs of others that come here through repartition topics, however many."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Every input of its own."""
+        return self.streams + self.tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +141,11 @@ class Task(Protocol):
         Raises ProcessingStopped when a policy says stop at a record; discard the task's uncommitted output then.
         """
 
-    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+    def advance(self, now_ms: int, silent_s: Mapping[int, float], of: SubTopology | None = None) -> None:
         """Let stream time follow the wall clock in partitions that are silent for long enough. Never in a replay.
 
-        `silent_s` has the partitions that are caught up, with the seconds since their last record.
+        `silent_s` has the partitions of the sub-topology `of` that are caught up, with the seconds since their last
+        record; without `of` it is so for all sub-topologies.
         """
 
     def take(self) -> TaskOutput:

@@ -67,7 +67,7 @@ class Session:
         self._restorer = Restorer(
             self._job.broker, self._admin, self._observer, self._clock, self._job.restore_patience_s
         )
-        self._idle = IdlePartitions(self._admin, self._clock, self.task.idle_after_s)
+        self._idle = IdlePartitions(self._admin, self._clock, self.task.idle_after_s, self.task.subtopologies)
         exhausted = Exhausted(self._admin, self._clock, self.consumer, self._mine)
         order = TimeOrder(self.task.subtopologies, self._times, exhausted)
         self._backlog = Backlog(self._clock, self._observer, self._settings.batch_size, order)
@@ -248,9 +248,8 @@ class Session:
         # A partition whose records wait looks like one that is silent and read to its end.
         if self._job.replay or self._backlog.waiting or self._restoring:
             return
-        silent_s = self._idle.look(self._mine.paused, self.consumer.position)
-        if silent_s:
-            self.task.advance(self._clock.now_ms(), silent_s)
+        for part, silent_s in self._idle.look(self._mine.waiting, self.consumer.position).items():
+            self.task.advance(self._clock.now_ms(), silent_s, part)
             self._touched = True
 
     def _notice_silence(self) -> None:

@@ -38,8 +38,7 @@ class TopologyTask:
         self._effects, self._inputs, self._stateful = effects, inputs, stateful
         self._merges = merges
         self._steps = [step for _, steps in stateful for step in steps]
-        self._timed = [step for step in self._steps if step.timed]
-        waits = [0.0 if s.clocked else s.idle_after_s for s in self._timed]
+        waits = [0.0 if s.clocked else s.idle_after_s for s in self._steps if s.timed]
         self.idle_after_s = min((wait_s for wait_s in waits if wait_s is not None), default=math.inf)
         self._shared = {
             t.topic: [s for s in tables if s.everywhere and s.topic == t.topic] for t in tables if t.everywhere
@@ -181,7 +180,7 @@ class TopologyTask:
 
     def _feed(self, batch: RecordBatch, steps: Sequence[Input], decoded: Sequence[Any]) -> None:
         partitions = np.unique(batch.partitions).tolist()
-        self._settle(partitions, batch.topic)
+        self._settle(partitions, [batch.topic])
         first = Origin.of(batch)
         for step, columns in zip(steps, decoded, strict=True):
             origin = Origin.of(batch)
@@ -199,30 +198,37 @@ class TopologyTask:
             step.settle()
         self._effects.settle()
 
-    def _settle(self, partitions: Collection[int], topic: str | None = None) -> None:
+    def _settle(self, partitions: Collection[int], topics: Collection[str] | None = None) -> None:
         """State of these partitions has been restored, or they would not be processed: open it.
 
-        Only that of the sub-topologies which read `topic`: partitions of the same number of others may be on their way.
+        Only that of the sub-topologies which read one of `topics`: partitions of the same number of others may be on
+        their way.
         """
         if not self._unsettled:
             return
         for sub, (_, steps) in zip(self.subtopologies, self._stateful, strict=True):
-            if topic is None or topic in (*sub.streams, *sub.tables):
+            if topics is None or any(topic in sub.inputs for topic in topics):
                 for step in steps:
                     for partition in partitions:
                         self._open_state(step.name, partition)
 
-    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+    def advance(self, now_ms: int, silent_s: Mapping[int, float], of: SubTopology | None = None) -> None:
         """Let stream time follow the wall clock in partitions that are silent for long enough."""
-        self._settle(silent_s)
-        for step in self._timed:
-            after_s = math.inf if step.idle_after_s is None else step.idle_after_s
-            idle = [partition for partition, silence_s in silent_s.items() if silence_s >= after_s]
-            if idle:
-                step.advance(now_ms, idle)
-            if step.clocked:
-                step.tick(now_ms, silent_s.keys())
-            self._through()
+        for sub, (_, steps) in zip(self.subtopologies, self._stateful, strict=True):
+            if of is None or sub == of:
+                self._settle(silent_s, sub.inputs)
+                for step in steps:
+                    if step.timed:
+                        self._pass_time(step, now_ms, silent_s)
+
+    def _pass_time(self, step: StatefulStep, now_ms: int, silent_s: Mapping[int, float]) -> None:
+        after_s = math.inf if step.idle_after_s is None else step.idle_after_s
+        idle = [partition for partition, silence_s in silent_s.items() if silence_s >= after_s]
+        if idle:
+            step.advance(now_ms, idle)
+        if step.clocked:
+            step.tick(now_ms, silent_s.keys())
+        self._through()
 
     def close_windows(self) -> bool:
         """Close the open windows of the next level of sub-topologies; True when deeper ones are left."""

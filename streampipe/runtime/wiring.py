@@ -30,7 +30,7 @@ from streampipe.schemas.evolution import defaults_of
 from streampipe.schemas.types import schema_of
 from streampipe.state.port import Stores
 from streampipe.topology import nodes
-from streampipe.topology.graph import sub_graphs
+from streampipe.topology.graph import SubGraph, sub_graphs
 from streampipe.topology.nodes import Node, Topology
 
 
@@ -62,7 +62,7 @@ class Wiring:
             (g.depth, [s for s in own if isinstance(s, StatefulStep)]) for g, own in zip(graphs, steps, strict=True)
         ]
         merges = [s for s in self._steps.values() if isinstance(s, MergeStep)]
-        parts = [SubTopology(g.streams, g.tables) for g in graphs]
+        parts = [SubTopology(g.streams, g.tables, _before(g)) for g in graphs]
         return TopologyTask(self._effects, self._inputs, parts, stateful, self._tables, merges)
 
     def _wire(self, node: Node) -> tuple[Step, pa.Schema]:
@@ -177,3 +177,16 @@ class Wiring:
 
     def _check_key(self, node: Node, schema: pa.Schema) -> None:
         check_key_columns(node.name, node.key or (), schema)
+
+
+def _before(graph: SubGraph) -> tuple[str, ...]:
+    """Topics from which records come to the repartition topics of a part, however far away."""
+    found: dict[int, Node] = {}
+    left = list(graph.nodes)
+    while left:
+        node = left.pop()
+        if id(node) not in found:
+            found[id(node)] = node
+            left += node.inputs
+    read = {n.topic for n in found.values() if isinstance(n, (nodes.Source, nodes.TableSource, nodes.Repartition))}
+    return tuple(sorted(read.difference(graph.inputs)))

@@ -18,6 +18,7 @@ from streampipe.observe.state import entries_of
 from streampipe.operators.tables.table import GLOBAL
 from streampipe.processor import Processor
 from streampipe.records import Headers, ProduceBatch, Record, TopicPartition, batch_of
+from streampipe.runtime.idle import silence_of
 from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.port import TaskOutput
 from streampipe.runtime.task import TopologyTask
@@ -48,10 +49,10 @@ class TopologyTestDriver:
         self._topics = Topics(self._topology, registry, schemas, partitions)
         self._partitions = range(partitions)
         self._now_ms = ms_of(now)
-        self._heard_ms = dict.fromkeys(self._partitions, self._now_ms)
         self.warnings: list[str] = []
         """What a worker would log: bad records of global tables."""
         self._task = self._started()
+        self._heard_ms = dict.fromkeys(self._homes(self._task), self._now_ms)
 
     def __enter__(self) -> Self:
         return self
@@ -123,8 +124,9 @@ class TopologyTestDriver:
     def advance(self, by: Duration) -> None:
         """Let the wall clock go on in silence, as `idle_after` of windows is about."""
         self._now_ms += milliseconds(by)
-        silent_s = {p: (self._now_ms - heard) / 1000 for p, heard in self._heard_ms.items()}
-        self._task.advance(self._now_ms, silent_s)
+        silent_s = {tp: (self._now_ms - heard) / 1000 for tp, heard in self._heard_ms.items()}
+        for part in self._task.subtopologies:
+            self._task.advance(self._now_ms, silence_of(part, silent_s), part)
         self._commit()
 
     def close_windows(self) -> None:
@@ -153,9 +155,7 @@ class TopologyTestDriver:
     def _started(self) -> TopologyTask:
         """A task with all partitions and the state that was committed."""
         task = self._build()
-        homes = [TopicPartition(t, p) for s in task.subtopologies for t in (*s.streams, *s.tables)
-                 for p in self._partitions]  # fmt: skip
-        for restore in task.assign(homes):
+        for restore in task.assign(self._homes(task)):
             if found := [r for r in self._topics.logs[restore.source.topic] if r.partition == restore.source.partition]:
                 task.restore(restore, batch_of(found))
         for topic in task.global_tables:
@@ -163,16 +163,20 @@ class TopologyTestDriver:
                 task.load(batch_of(self._topics.logs[topic]))
         return task
 
+    def _homes(self, task: TopologyTask) -> list[TopicPartition]:
+        return [TopicPartition(t, p) for s in task.subtopologies for t in s.inputs for p in self._partitions]
+
     @staticmethod
     def _inputs(task: TopologyTask) -> list[str]:
-        return sorted({t for s in task.subtopologies for t in (*s.streams, *s.tables)} | set(task.global_tables))
+        return sorted({t for s in task.subtopologies for t in s.inputs} | set(task.global_tables))
 
     def _consume(self, records: list[Record]) -> None:
         batch = batch_of(records)
         if batch.topic in self._task.global_tables:
             self.warnings += self._task.load(batch)
-        if any(batch.topic in (*s.streams, *s.tables) for s in self._task.subtopologies):
-            self._heard_ms |= dict.fromkeys(np.unique(batch.partitions).tolist(), self._now_ms)
+        if any(batch.topic in s.inputs for s in self._task.subtopologies):
+            heard = [TopicPartition(batch.topic, p) for p in np.unique(batch.partitions).tolist()]
+            self._heard_ms |= dict.fromkeys(heard, self._now_ms)
             self._task.process([batch], self._now_ms)
             self._commit()
 

@@ -185,7 +185,8 @@ class CountingTask:
         self._output.records.append(ProduceBatch(self.names.out, [b"count:" + key], [b"%d" % counts[key]]))
         return "ok"
 
-    def advance(self, now_ms: int, silent_s: Mapping[int, float]) -> None:
+    def advance(self, now_ms: int, silent_s: Mapping[int, float], of: SubTopology | None = None) -> None:
+        assert of in self.subtopologies
         assert all(silence_s >= self.idle_after_s for silence_s in silent_s.values())
         self.log.advanced.append(set(silent_s))
 

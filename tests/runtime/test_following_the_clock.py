@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import polars as pl
 import pytest
 
 from streampipe import Processor, Tumbling, agg
@@ -21,6 +22,7 @@ from streampipe.runtime.task import TopologyTask
 from streampipe.runtime.topics import external_inputs, prepare_topics
 from streampipe.runtime.worker import Worker
 from streampipe.schemas.registry.local import LocalRegistry
+from streampipe.testing import TopologyTestDriver
 from streampipe.testing.topics import Topics
 from tests.operators.pipelines import avro
 from tests.runtime.fakes import settings
@@ -54,11 +56,11 @@ class Place:
                 admin.create_topic(topic, partitions)
             prepare_topics(self.topology, admin, create=True)
 
-    def comes(self, topic: str = "in", partition: int = 0) -> None:
-        """A record of the first ten seconds."""
-        made = self.topics.encoded(topic, [{"k": "a"}], None, START_MS, ())
+    def comes(self, topic: str = "in", partition: int = 0, k: str = "a", records: int = 1) -> None:
+        """Records of the first ten seconds."""
+        made = self.topics.encoded(topic, [{"k": k}] * records, None, START_MS, ())
         with closing(self.broker.producer()) as producer:
-            producer.produce(ProduceBatch(topic, made.keys, made.values, made.timestamps, [partition]))
+            producer.produce(ProduceBatch(topic, made.keys, made.values, made.timestamps, [partition] * records))
             producer.flush()
 
     @contextmanager
@@ -66,8 +68,9 @@ class Place:
         self, broker: Broker | None = None, task: Callable[[], TopologyTask] | None = None, **options: Any
     ) -> Iterator[Callable[[int], None]]:
         """A worker that takes so many turns when told to."""
+        changes = {"max_poll_wait_ms": 0, **options.pop("settings", {})}
         worker = Worker(
-            task or self.build, broker or self.broker, settings(max_poll_wait_ms=0), app_id=self.topology.app_id,
+            task or self.build, broker or self.broker, settings(**changes), app_id=self.topology.app_id,
             clock=self.clock, **options,
         )  # fmt: skip
         turns = worker.turns()
@@ -96,8 +99,12 @@ class Place:
     @property
     def closed(self) -> list[int]:
         """How many records each window had that was closed."""
+        return self.closed_in("counts")
+
+    def closed_in(self, topic: str) -> list[int]:
+        """The same, of windows that go to this topic."""
         with closing(self.broker.admin()) as admin:
-            ends = [TopicPartition("counts", number) for number in range(admin.describe_topic("counts").partitions)]
+            ends = [TopicPartition(topic, number) for number in range(admin.describe_topic(topic).partitions)]
             reader = self.broker.reader(admin.offsets(ends, "earliest"))
         with closing(reader):
             told = [record for batch in reader.poll(1_000, 0.0) for record in records_of(batch)]
@@ -133,6 +140,20 @@ def test_a_partition_that_is_paused_does_not_follow_the_clock(place: Place) -> N
     assert place.closed == []
 
 
+def test_a_paused_partition_that_goes_to_another_worker_is_not_asked_about_again(tmp_path: Path) -> None:
+    place = Place(tmp_path, counting(), partitions=4)
+    for partition in range(3):
+        place.comes(partition=partition)
+    bounds = {TopicPartition("in", number): 1 for number in range(4)}
+    with place.worker(until=bounds) as first:
+        first(3)
+        with place.worker(slot=1, until=bounds) as second:
+            for _ in range(LONG_S):
+                first(1)
+                second(1)
+    assert place.closed == []
+
+
 def test_nothing_follows_the_clock_while_state_is_restored(place: Place) -> None:
     place.comes()
     with place.worker():
@@ -153,14 +174,71 @@ def test_nothing_follows_the_clock_while_a_global_table_is_loaded(tmp_path: Path
     place = Place(tmp_path, made)
     place.comes("names")
     place.comes()
-    with place.worker():
-        pass
+    with place.worker() as passes:
+        passes(3)
     with place.open_transaction("names", 0), place.worker() as passes:
         passes(LONG_S)
         assert place.closed == []
     with place.worker() as passes:
         passes(IDLE_AFTER_S + 5)
     assert place.closed == [1]
+
+
+def two_inputs() -> Processor:
+    """A final count of each ten seconds of two inputs that have nothing to do with each other."""
+    made = Processor("app")
+    for topic in ("quiet", "busy"):
+        made.source(topic, key="k", schema=ROW).window(Tumbling("10s")).agg(n=agg.count()).to(f"{topic}-counts")
+    return made
+
+
+def test_windows_of_a_silent_input_close_while_another_input_is_busy(tmp_path: Path) -> None:
+    place = Place(tmp_path, two_inputs())
+    place.comes("quiet")
+    with place.worker() as passes:
+        for _ in range(IDLE_AFTER_S + 5):
+            place.comes("busy")
+            passes(1)
+        assert place.closed_in("quiet-counts") == [1]
+        assert place.closed_in("busy-counts") == []
+
+
+def test_windows_of_a_silent_input_close_while_another_input_has_more_than_can_be_processed(tmp_path: Path) -> None:
+    place = Place(tmp_path, two_inputs())
+    place.comes("quiet")
+    task = Troubled(place)
+    with place.worker(task=lambda: cast(TopologyTask, task), settings={"batch_size": 3}) as passes:
+        task.record_takes_s = 2 * backlog.TURN_S
+        for _ in range(IDLE_AFTER_S + 10):
+            place.comes("busy", records=3)
+            passes(1)
+        assert place.closed_in("quiet-counts") == [1]
+        assert place.closed_in("busy-counts") == []
+
+
+def test_windows_behind_a_repartition_topic_stay_open_while_records_for_it_may_still_be_read(tmp_path: Path) -> None:
+    made = Processor("app")
+    seldom = made.source("in", schema=ROW).filter(pl.col("k") == "a").key_by("k")
+    seldom.window(Tumbling("10s")).agg(n=agg.count()).to("counts")
+    place = Place(tmp_path, made)
+    place.comes()
+    with place.worker() as passes:
+        for _ in range(LONG_S):
+            place.comes(k="b")
+            passes(1)
+        assert place.closed == []
+        passes(IDLE_AFTER_S + 5)
+        assert place.closed == [1]
+
+
+def test_in_the_driver_of_tests_too_windows_of_a_silent_input_close_while_another_input_is_busy() -> None:
+    with TopologyTestDriver(two_inputs()) as driver:
+        driver.send("quiet", {"k": "a"})
+        driver.advance("20s")
+        driver.send("busy", {"k": "a"})
+        driver.advance("20s")
+        assert [event and event["n"] for event in driver.events("quiet-counts")] == [1]
+        assert driver.events("busy-counts") == []
 
 
 class Deaf:

@@ -37,7 +37,9 @@ def test_no_operator_reads_a_clock_or_a_socket(make: Any, monkeypatch: pytest.Mo
     assert out.outcomes["in"].sum() == len(records)
 
 
-def test_state_that_is_still_being_restored_is_not_opened_by_records_of_another_sub_topology() -> None:
+def test_state_that_is_still_being_restored_is_not_opened_by_what_another_sub_topology_reads_or_by_its_silence() -> (
+    None
+):
     made = Processor("settling")
     source = made.source("in", key="k")
     source.to("out")
@@ -50,8 +52,9 @@ def test_state_that_is_still_being_restored_is_not_opened_by_records_of_another_
     driver.task = driver.builder.build()
     [restore] = driver.task.assign([TopicPartition("in", home), TopicPartition(repartition, home)])
     entries = driver.result.changelog[changelog, home].items()
-    # records of the other input come while the restore is under way, before the first entry and in the middle
+    # the other input has records or is silent while the restore is under way, before the first entry and in the middle
     for key, value in entries:
+        driver.task.advance(7, {home: 60.0}, driver.task.subtopologies[0])
         driver.task.process([batch_of(driver.encode([Event("in", None, {"k": "a", "x": -1, "y": None}, 7, home)]))])
         driver.task.restore(restore, batch_of([Record(*restore.source, 0, 0, key, value)]))
     driver.feed([Event("in", "a", {"k": "a", "x": 1, "y": 0.5}, 8, home)])
