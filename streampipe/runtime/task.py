@@ -169,7 +169,7 @@ class TopologyTask:
         steps = {batch.topic: self._inputs[batch.topic] for batch in batches}
         # all that may be unavailable, before any effect
         decoded = [[step.decode(batch) for step in steps[batch.topic]] for batch in batches]
-        together = self._timed if len(batches) > 1 else []
+        together = [step for step in self._steps if step.timed] if len(batches) > 1 else []
         for step in together:
             step.hold_time()
         for batch, columns in zip(batches, decoded, strict=True):

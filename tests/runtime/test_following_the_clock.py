@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -268,11 +268,11 @@ class Troubled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def process(self, batch: RecordBatch, now_ms: int | None = None) -> None:
-        self._place.clock.sleep_s(self.record_takes_s * len(batch))
+    def process(self, batches: Sequence[RecordBatch], now_ms: int | None = None) -> None:
+        self._place.clock.sleep_s(self.record_takes_s * sum(map(len, batches)))
         if self.down:
             raise Unavailable("a registry is down")
-        self._task.process(batch, now_ms)
+        self._task.process(batches, now_ms)
 
 
 def test_nothing_follows_the_clock_while_records_wait_for_a_retry(place: Place) -> None:
