@@ -8,7 +8,7 @@ from streampipe.errors import TopologyError
 from streampipe.policies import LatePolicy
 from streampipe.topology.arguments import idle_after_ms, one_of
 from streampipe.topology.builder import Builder
-from streampipe.topology.nodes import Join, Key, Node, StreamJoin, TableJoin, TableSource, entries
+from streampipe.topology.nodes import Join, Key, Node, Repartition, StreamJoin, TableJoin, TableSource, entries
 from streampipe.windows import Duration, milliseconds
 
 JoinKind = Literal["inner", "left"]
@@ -57,6 +57,13 @@ def with_table(
             f"join with table {table.topic!r} on {', '.join(on)}: its key has {len(table.key or ())} "
             f"column(s), {', '.join(table.key or ())}"
         )
+    if len(on) > 1 and table.key is not None and on != table.key and not table.everywhere and _placed_by_us(stream):
+        names = ", ".join(f"{theirs}=pl.col({mine!r})" for mine, theirs in zip(on, table.key, strict=True))
+        raise TopologyError(
+            f"join with table {table.topic!r} on {', '.join(on)}: a key of several columns has their names in "
+            f"it, which are {', '.join(table.key)} in the table, so that equal keys lie in other partitions; put "
+            f".with_columns({names}).key_by({', '.join(map(repr, table.key))}) before the join"
+        )
     return Join(
         name=builder.named(name, "join"), inputs=(stream, table), key=stream.key, on=on, how=how, prefix=prefix,
         columns=columns,
@@ -83,6 +90,13 @@ def of_streams(
         after_ms=lengths[1], grace_ms=lengths[2], late=late, prefix=prefix, columns=columns,
         idle_after_ms=idle_after_ms(idle_after, "updates" if how == "inner" else "final"),
     )  # fmt: skip
+
+
+def _placed_by_us(stream: Node) -> bool:
+    """Whether a repartition topic of the processor decides in which partitions a stream's records are."""
+    while stream.inputs and not isinstance(stream, Repartition):
+        stream = stream.inputs[0]
+    return isinstance(stream, Repartition) and stream.new_key is not None
 
 
 def _check_sides(left: Node, right: Node, on: Key) -> None:
