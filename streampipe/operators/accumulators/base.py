@@ -96,6 +96,13 @@ def valid(slots: IntArray, column: Column | None, *others: IntArray) -> tuple[An
     return slots, array, *others
 
 
+def number_type(kind: pa.DataType) -> Any:
+    """A NumPy type that holds, orders and adds up all values of a numeric, temporal or Boolean Arrow type."""
+    if pa.types.is_floating(kind):
+        return np.float64
+    return np.uint64 if pa.types.is_uint64(kind) else np.int64
+
+
 def numbers(array: pa.Array, dtype: Any) -> Array:
     """An Arrow array without nulls in NumPy."""
     return np.asarray(array.cast(pa.from_numpy_dtype(dtype), safe=False).to_numpy(zero_copy_only=False))

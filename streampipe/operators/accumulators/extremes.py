@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.accumulators.base import Accumulator, Array, numbers, valid
+from streampipe.operators.accumulators.base import Accumulator, Array, number_type, numbers, valid
 from streampipe.operators.frame import Column
 from streampipe.operators.grouping import as_physical
 from streampipe.records import IntArray
@@ -18,7 +16,7 @@ class Extreme(Accumulator):
 
     def __init__(self, kind: pa.DataType, fold: np.ufunc) -> None:
         self._fold = fold
-        self._number: Any = np.float64 if pa.types.is_floating(kind) else np.int64
+        self._number = number_type(kind)
         self.dtypes = (self._number, np.int64)  # type: ignore[misc]  # the type of the column decides
         self.result_type = kind
         super().__init__()

@@ -6,12 +6,10 @@ so that no cut into batches can change a float's last digit. Merging adds what t
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 
-from streampipe.operators.accumulators.base import Accumulator, numbers, valid
+from streampipe.operators.accumulators.base import Accumulator, number_type, numbers, valid
 from streampipe.operators.frame import Column
 from streampipe.records import IntArray
 
@@ -44,12 +42,12 @@ class Count(_Additive):
 
 
 class Sum(_Additive):
-    """Sum of integers (64-bit) or of doubles; 0 of nothing."""
+    """Sum of integers (64-bit, without a sign where they are UInt64) or of doubles; 0 of nothing."""
 
     nullable = False
 
     def __init__(self, kind: pa.DataType) -> None:
-        self._number: Any = np.float64 if pa.types.is_floating(kind) or pa.types.is_decimal(kind) else np.int64
+        self._number = number_type(kind)
         self.dtypes = (self._number,)  # type: ignore[misc]  # the type of the column decides
         self.result_type = pa.from_numpy_dtype(self._number)
         super().__init__()
