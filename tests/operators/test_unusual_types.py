@@ -86,9 +86,16 @@ DECIMALS = [series(pl.Decimal(14, 3), *map(Decimal, ["1.5", "-2", "99999999999.9
 BINARIES = [series(pl.Binary, *(text.encode() for text in TEXTS))]
 BOOLEANS = [series(pl.Boolean, True, False, True, True)]
 TEXT = [series(kind, *TEXTS) for kind in (pl.String, pl.Categorical, WORDS)]
+STRUCTS = [{"c": text, "e": [text, None], "t": time(n), "n": 2**64 - 1 - n} for n, text in enumerate(TEXTS)] + [
+    {"c": None, "e": None, "t": None, "n": None}
+]
 NESTED = [
     series(pl.List(pl.UInt64), [2**64 - 1, None], [], [0], []),
     series(pl.Array(pl.Int8, 2), [-128, 127], [5, None], [1, 2], [3, 4]),
+    series(pl.List(pl.Categorical), ["q", None], [], ["zz"], ["q"]),
+    series(pl.Array(WORDS, 2), ["q", "zz"], ["", None], ["zz", "q"], ["é", "é"]),
+    series(pl.List(pl.List(WORDS)), [["q"], None], [], [[], ["zz", None]], [["é"]]),
+    series(pl.Struct({"c": pl.Categorical, "e": pl.List(WORDS), "t": pl.Time, "n": pl.UInt64}), *STRUCTS),
     series(pl.List(pl.Binary), [b"\xff"], [None], [], [b""]),
 ]
 GROUPS = [

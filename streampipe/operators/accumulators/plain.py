@@ -16,9 +16,8 @@ class Plain:
     """Values of one Arrow type."""
 
     def __init__(self, kind: pa.DataType) -> None:
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        self.type, self._physical = kind, _physical(kind)
+        self.type = _decoded(kind)
+        self._physical = _physical(self.type)
         self._dtype = _dtype(self._physical)
 
     def values(self, array: pa.Array) -> list[Any]:
@@ -59,6 +58,21 @@ def _dtype(kind: pa.DataType) -> Any:
     if pa.types.is_integer(kind) or (pa.types.is_floating(kind)):
         return np.dtype(kind.to_pandas_dtype()).newbyteorder(">")
     return None
+
+
+def _decoded(kind: pa.DataType) -> pa.DataType:
+    """A type with what its dictionaries hold in their place, within lists and structs too: bytes bring none along."""
+    is_ = pa.types
+    if is_.is_dictionary(kind):
+        return kind.value_type
+    if is_.is_struct(kind):
+        return pa.struct([f.with_type(_decoded(f.type)) for f in kind])
+    if is_.is_list(kind) or is_.is_large_list(kind) or is_.is_fixed_size_list(kind):
+        item = kind.value_field.with_type(_decoded(kind.value_type))
+        if is_.is_fixed_size_list(kind):
+            return pa.list_(item, kind.list_size)
+        return pa.large_list(item) if is_.is_large_list(kind) else pa.list_(item)
+    return kind
 
 
 def _physical(kind: pa.DataType) -> pa.DataType:
