@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streampipe import Hopping, Tumbling
+from streampipe import Hopping, Tumbling, agg
 from streampipe.operators.windows.alignment import alignment
+from tests.operators.support import driver, rows
 from tests.operators.window_oracle import local, places
 from tests.proof import EXAMPLES
 
@@ -20,10 +21,15 @@ ZONES = [
     "UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Havana",
     "Africa/Casablanca", "Pacific/Apia", "America/St_Johns", "Asia/Kathmandu", "Pacific/Kwajalein",
 ]  # fmt: skip
+LEFT_OUT = {"Pacific/Apia": 15_338, "Pacific/Kwajalein": 8_633}
+"""Days that a zone has none of, when it went to the other side of the date line: 2011-12-30 and 1993-08-21."""
 moments = (
     st.integers(0, 10 * HOUR)
     | st.integers(0, 4 * 10**12)
     | st.sampled_from(range(1_364_600_000_000, 1_364_800_000_000, HOUR // 2))
+    | st.builds(
+        lambda day, hours: day * DAY + hours * HOUR, st.sampled_from([*LEFT_OUT.values()]), st.integers(-60, 60)
+    )
 )
 windows = st.one_of(
     st.builds(
@@ -102,6 +108,32 @@ def test_a_day_that_a_zone_left_out_has_no_time_in_it() -> None:
     thirty_first = local("Pacific/Apia", 15_339, 0)
     windows = found(Tumbling("1d", zone="Pacific/Apia"), [thirty_first - 1, thirty_first])
     assert windows == [[(thirty_first - DAY, thirty_first)], [(thirty_first, thirty_first + DAY)]]
+
+
+@pytest.mark.parametrize(("zone", "day"), LEFT_OUT.items())
+@pytest.mark.parametrize("offset", [0, 6 * HOUR])
+def test_no_window_begins_on_a_day_that_a_zone_left_out(zone: str, day: int, offset: int) -> None:
+    before, after, end = (local(zone, day + n, offset) for n in (-1, 1, 3))
+    windows = found(Hopping("2d", advance="1d", zone=zone, offset=offset), [after - 1, after])
+    assert windows == [[(before - DAY, after), (before, after)], [(after, end)]]
+
+
+@pytest.mark.parametrize("emit", ["final", "updates"])
+def test_a_restart_on_the_day_after_one_left_out_changes_no_window(emit: Any) -> None:
+    def run(*, restarts: bool) -> list[tuple[datetime, int]]:
+        window = Hopping("2d", advance="1d", zone="Pacific/Apia", grace="1d")
+        made = driver(lambda s: s.window(window, emit=emit).agg(n=agg.count()).to("out"), key="k")
+        for event in rows(*range(60)):
+            made.feed([event._replace(timestamp=(15_336 * 24 + 2 * event.timestamp) * HOUR)]).finish()
+            if restarts:
+                made.start()
+        told = made.finish(close_windows=True).records["out"]
+        return [(event["window_start"], event["n"]) for _, event, _ in told]
+
+    ran = run(restarts=False)
+    assert sorted(run(restarts=True)) == sorted(ran)
+    last = dict(ran)  # local days begin at 10:00 UTC, before and after
+    assert [last[at] for at in sorted(last)] == [5, 17, 24, 12, 24, 19, 7]
 
 
 def test_weeks_can_begin_on_mondays() -> None:

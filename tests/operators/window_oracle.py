@@ -83,7 +83,7 @@ class Aligned(Oracle):
 
 
 def places(window: Tumbling | Hopping, time: int) -> Iterator[tuple[int, int]]:
-    """Start and end of every window that a time is in; none begins after the epoch's windows did."""
+    """Start and end of every window that a time is in; none begins before the epoch's did, or on a day left out."""
     if window.zone is None:
         size, advance = window.size_ms, window.advance_ms
         first = max(n for n in range(-2, 1) if n * advance + window.offset_ms <= 0)
@@ -98,7 +98,8 @@ def places(window: Tumbling | Hopping, time: int) -> Iterator[tuple[int, int]]:
     near = time // DAY_MS // step
     for n in range(near - days // step - 2, near + 3):
         start, end = (local(window.zone, n * step + d, window.offset_ms) for d in (0, days))
-        if start <= time < end and local(window.zone, (n + 1) * step, window.offset_ms) > 0:
+        following = local(window.zone, (n + 1) * step, window.offset_ms)
+        if start <= time < end and start < following and following > 0:
             yield start, end
 
 

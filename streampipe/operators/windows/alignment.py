@@ -1,8 +1,8 @@
 """Where windows of fixed places begin and end: numbered one after the other, in UTC or in the calendar of a time zone.
 
 Windows of event times from the epoch on have numbers from `first` on; number n begins at `starts(n)` and ends before
-`ends(n)`, both growing with n. The windows of one time are the last `depth` ones up to `latest(time)`, as far as they
-have not ended.
+`ends(n)`, both growing with n, but for windows that nothing can be in, which end where they begin. The windows of one
+time are the last `depth` ones up to `latest(time)`, as far as they have not ended.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ class Calendar:
 
     A local time that comes twice, as clocks go back, counts as the first one; one that never comes, as they go
     forward, as the same moment counted by the clock of before. Beyond year 9998 the offset to UTC stays as it is.
+
+    No window begins on a day that the zone left out, as Pacific/Apia did 2011-12-30: it would begin at the same moment
+    as the next one, and the two could not be told apart. Its number is that of an empty window.
     """
 
     def __init__(self, window: Tumbling | Hopping, zone: str) -> None:
@@ -94,8 +97,12 @@ class Calendar:
         return self._moments(numbers * self._advance_days)
 
     def ends(self, numbers: IntArray) -> IntArray:
-        """Where these windows end."""
-        return self._moments(numbers * self._advance_days + self._size_days)
+        """Where these windows end; one that begins on a day left out, where it begins."""
+        ends = self._moments(numbers * self._advance_days + self._size_days)
+        if self._advance_days > 1:  # no zone ever left out more than a day
+            return ends
+        starts = self.starts(numbers)
+        return np.where(starts == self.starts(numbers + 1), starts, ends)
 
     def _moments(self, days: IntArray) -> IntArray:
         distinct, of = np.unique(days, return_inverse=True)
