@@ -12,14 +12,28 @@ from datetime import timedelta
 from typing import Any
 
 Duration = str | int | timedelta
-"""A length of time: "15m", "1h30m", "500ms", a timedelta, or whole milliseconds."""
+"""A length of time: "15m", "1h30m", "500ms", a timedelta, or whole milliseconds; at most 1,000 years."""
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _PART = re.compile(r"(\d+)(ms|[smhdw])")
 
 
+_LONGEST_MS = 365_250 * _UNITS_MS["d"]
+
+
 def milliseconds(duration: Duration) -> int:
-    """Length of a duration in milliseconds. Raises ValueError for anything it does not understand."""
+    """Length of a duration in milliseconds.
+
+    Raises ValueError for anything it does not understand, and for more than 1,000 years: sums of times and lengths
+    are 64 bits of milliseconds, and what is to last for ever needs no more.
+    """
+    length = _milliseconds(duration)
+    if length > _LONGEST_MS:
+        raise ValueError(f"duration {duration!r} is longer than 1,000 years")
+    return length
+
+
+def _milliseconds(duration: Duration) -> int:
     if isinstance(duration, timedelta):
         return duration // timedelta(milliseconds=1)
     if isinstance(duration, int):
