@@ -42,6 +42,7 @@ class Result:
     outcomes: Counter[str] = field(default_factory=Counter)
     offsets: dict[TopicPartition, int] = field(default_factory=dict)
     invalid_drops: Counter[str] = field(default_factory=Counter)
+    late_drops: Counter[str] = field(default_factory=Counter)
 
     def by_key(self, topic: str) -> dict[bytes | None, list[Any]]:
         """Events of a topic by key, in order."""
@@ -150,6 +151,7 @@ class Driver:
             result.outcomes.update(dict(zip(OUTCOMES, counts.tolist(), strict=True)))
         result.offsets.update(out.offsets)
         result.invalid_drops.update(out.invalid_drops)
+        result.late_drops.update(out.late_drops)
         for batch in out.records:
             if batch.topic.endswith("-repartition"):
                 self._loop_back(batch)

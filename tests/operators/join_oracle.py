@@ -75,7 +75,7 @@ class JoinOracle:
         if row.key is None:
             self._alone(number, mine)
             return
-        partners = [w for w in self._kept if self._partners(row, w.row) and self._there(w.row)]
+        partners = [w for w in self._kept if self.partners(row, w.row) and self._there(w.row)]
         for other in sorted(partners, key=lambda w: w.row.time):  # stable: then as they came
             mine.met = other.met = True
             self._tell(number, row, other.row)
@@ -110,7 +110,8 @@ class JoinOracle:
             return row.time > self._newest[row.side] - (self.before + self.after + self.grace)
         return not self._over(row)
 
-    def _partners(self, one: Row, other: Row) -> bool:
+    def partners(self, one: Row, other: Row) -> bool:
+        """Whether two records are a pair, if both are there."""
         left, right = (one, other) if one.side == LEFT else (other, one)
         near = left.time - self.before <= right.time <= left.time + self.after
         return one.side != other.side and one.key == other.key and near

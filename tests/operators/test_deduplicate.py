@@ -108,6 +108,7 @@ def test_late_records_are_dropped_by_policy_and_a_null_key_is_a_dead_letter() ->
     made.feed([Event("in", None, {"k": None, "v": 9}, 100)])
     assert ours(made, [Row("a", 100, 0), Row("a", 94, 1), Row("b", 95, 2)], 10) == [0, 2]
     assert made.result.outcomes["dropped"] == 1
+    assert made.result.late_drops == {"deduplicate-1": 1}
     assert [told["rule"] for _, _, told in made.result.dead] == ["key"]
 
 

@@ -23,6 +23,7 @@ from tests.operators.driver import Driver, Event
 from tests.operators.join_oracle import LEFT, RIGHT, JoinOracle, Row, Told
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
+from tests.operators.window_oracle import text
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -187,6 +188,7 @@ def test_late_records_are_dropped_by_policy_and_counted() -> None:
     made = driver("outer", 5, late="drop")
     ours(made, [Row(LEFT, "x", "new", 100), Row(RIGHT, "x", "old", 94), Row(RIGHT, "x", "just", 95)], 10)
     assert made.result.outcomes == {"ok": 2, "dropped": 1, "filtered": 0, "dlq": 0}
+    assert made.result.late_drops == {"join-1": 1}
     assert made.result.dead == []
 
 
@@ -195,6 +197,22 @@ def test_a_late_dead_letter_names_the_times_it_would_have_joined() -> None:
     ours(made, [Row(LEFT, "x", "new", 1_000), Row(RIGHT, "x", "old", 100)], 10)
     [(_, _, told)] = made.result.dead
     assert (told["class"], told["window"]) == ("late", "[1970-01-01T00:00:00.080Z, 1970-01-01T00:00:00.110Z]")
+
+
+@given(rows=rows_, span=spans, how=st.sampled_from(HOWS))
+def test_every_late_dead_letter_names_the_times_of_all_partners_that_it_could_have_had(
+    rows: list[Row], span: tuple[int, int], how: str
+) -> None:
+    rows = [Row(LEFT, "x", "overtakes", 100), *rows]  # all times up to 40 are late then
+    made = driver(how, span)
+    ours(made, rows, 100)
+    by_definition = JoinOracle(*span, 0, how).run(rows)
+    assert len(by_definition.late) == len(rows) - 1
+    for number, (_, _, told) in zip(by_definition.late, made.result.dead, strict=True):
+        row = rows[number]
+        others = (Row(1 - row.side, row.key, "partner", time) for time in range(row.time - 50, row.time + 50))
+        times = [other.time for other in others if by_definition.partners(row, other)]
+        assert (told["stage"], told["window"]) == ("join-1", f"[{text(min(times))}, {text(max(times))}]")
 
 
 def test_state_shows_the_records_that_wait() -> None:

@@ -19,7 +19,7 @@ from streampipe import Hopping, Processor, Session, Sliding, Tumbling, Update, a
 from streampipe.windows import Window
 from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
-from tests.operators.window_oracle import At, Oracle, Row, oracle
+from tests.operators.window_oracle import At, Oracle, Row, missed, oracle
 from tests.proof import EXAMPLES
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
@@ -266,6 +266,19 @@ def test_a_look_at_state_shows_what_closing_the_windows_would_tell(kind: str, da
     run.driver.start()
     run.commit(close=True)
     assert shown == {at: e for at, e in run.said.items() if at not in told}
+
+
+@every
+@given(data=st.data())
+def test_a_late_dead_letter_names_the_last_window_that_its_record_missed(kind: str, data: st.DataObject) -> None:
+    window, given_rows = data.draw(windows[kind]), data.draw(rows())
+    overtaking = ("a", len(given_rows), max(time for *_, time in given_rows) + 500)
+    given_rows = [overtaking, *given_rows]
+    run = Run(window).feed(given_rows, data.draw(st.sampled_from([1, None])))
+    named = [(told["stage"], told["window"]) for _, _, told in run.driver.result.dead]
+    late = expected(window, given_rows, close=False).late
+    assert len(late) > 0
+    assert named == [("window-1", missed(window, time)) for _, number, time in given_rows if number in late]
 
 
 def test_a_record_that_left_nothing_behind_takes_no_number_either() -> None:

@@ -88,9 +88,10 @@ def test_a_late_record_corrects_a_closed_window_at_the_next_commit_until_the_ret
 @kinds
 def test_late_records_are_dropped_and_counted_by_choice(tmp_path: Path, window: Window) -> None:
     dropping = driver(tmp_path, window, late="drop")
-    dropping.feed([event("a", 1_000), event("a", 10)])
+    dropping.feed([event("a", 1_000), event("a", 10), event("b", 11)]).feed([event("a", 12)])
     assert not dropping.result.dead
-    assert dropping.result.outcomes == {"ok": 1, "dropped": 1, "filtered": 0, "dlq": 0}
+    assert dropping.result.outcomes == {"ok": 1, "dropped": 3, "filtered": 0, "dlq": 0}
+    assert dropping.result.late_drops == {"window-1": 3}
 
 
 def test_a_merged_session_is_taken_back_before_the_one_that_it_became_part_of(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from streampipe.windows import DAY_MS, Hopping, Session, Sliding, Tumbling, Window
@@ -101,6 +101,24 @@ def places(window: Tumbling | Hopping, time: int) -> Iterator[tuple[int, int]]:
         following = local(window.zone, (n + 1) * step, window.offset_ms)
         if start <= time < end and start < following and following > 0:
             yield start, end
+
+
+def missed(window: Window, time: int) -> str:
+    """The window that a dead letter of a record that came too late for all of its windows names: the last of them.
+
+    Of a sliding window that is the one which ends with the record, of a session what the record would have been alone.
+    """
+    if isinstance(window, Tumbling | Hopping):
+        start, end = max(places(window, time))
+        return f"[{text(start)}, {text(end)})"
+    start = time - window.difference_ms if isinstance(window, Sliding) else time
+    return f"[{text(start)}, {text(time)}]"
+
+
+def text(time: int) -> str:
+    """A time as dead letters write it."""
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def local(zone: str, day: int, offset_ms: int) -> int:
