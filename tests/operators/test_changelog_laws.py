@@ -73,7 +73,7 @@ def topics(processor: Processor) -> set[str]:
 @pytest.mark.parametrize("make", STATEFUL)
 @pytest.mark.proof
 @given(inputs())
-@settings(max_examples=EXAMPLES // 50)
+@settings(max_examples=max(EXAMPLES // 100, 1))
 def test_a_commit_writes_one_record_for_each_state_key_that_changed_and_no_other(
     make: Callable[[], Processor], given_: list[tuple[Event, bool]]
 ) -> None:

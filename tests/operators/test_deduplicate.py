@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import Processor
@@ -19,6 +19,7 @@ from streampipe.errors import TopologyError
 from streampipe.topology.describe import describe
 from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
+from tests.proof import EXAMPLES, patient
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -63,7 +64,10 @@ rows_ = st.lists(st.tuples(st.sampled_from("aab"), st.integers(0, 60)), max_size
 )
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, within=st.integers(1, 20), grace=st.integers(0, 40), every=st.sampled_from([1, 3, 100]))
+@settings(max_examples=EXAMPLES)
 def test_the_first_of_what_is_near_each_other_goes_through_however_records_are_cut(
     rows: list[Row], within: int, grace: int, every: int
 ) -> None:
@@ -75,7 +79,10 @@ def test_the_first_of_what_is_near_each_other_goes_through_however_records_are_c
     assert +made.result.outcomes == +Counter(outcomes)
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, within=st.integers(1, 20), grace=st.integers(0, 40), data=st.data())
+@settings(max_examples=EXAMPLES // 2)
 def test_a_crash_after_any_commit_changes_no_result(rows: list[Row], within: int, grace: int, data: Any) -> None:
     crash = data.draw(st.integers(0, len(rows)))
     made = driver(within, grace)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streampipe import Fatal, ListState, MapState, Processor, Retry, Retryable, Timer, Timers, ValueState
@@ -22,6 +22,7 @@ from streampipe.errors import ProcessingStopped, TopologyError
 from streampipe.topology.describe import describe
 from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
+from tests.proof import EXAMPLES, patient
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -153,8 +154,11 @@ rows_ = st.lists(st.tuples(st.sampled_from("aabc"), st.integers(0, 40)), max_siz
 )
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, every=st.sampled_from([1, 3, 100]), ttl=st.none() | st.integers(1, 20))
 @example(rows=[Row("a", 0, 0), Row("a", 5, 5), Row("c", 40, 40)], every=1, ttl=12)
+@settings(max_examples=EXAMPLES)
 def test_timers_and_ends_of_states_come_between_records_by_time_key_and_name_however_records_are_cut(
     rows: list[Row], every: int, ttl: int | None
 ) -> None:
@@ -164,7 +168,10 @@ def test_timers_and_ends_of_states_come_between_records_by_time_key_and_name_how
     assert not made.result.dead
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, ttl=st.none() | st.integers(1, 20), data=st.data())
+@settings(max_examples=EXAMPLES // 2)
 def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row], ttl: int | None, data: Any) -> None:
     crash = data.draw(st.integers(0, len(rows)))
     made = fed(driver(count_and_wait, on_timer=burst_over, ttl=ttl), rows[:crash], 2)
@@ -175,7 +182,10 @@ def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row],
     assert told(fed(made, rows[crash:], 2)) == by_definition(rows, ttl)
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, every=st.sampled_from([1, 2, 100]), ttl=st.integers(1, 20))
+@settings(max_examples=EXAMPLES)
 def test_states_are_forgotten_after_their_time_without_a_change(rows: list[Row], every: int, ttl: int) -> None:
     now, changed, counts, want = {"a": -1, "b": -1}, dict[str, int](), dict[str, int](), []
     for row in rows:

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import Processor
@@ -24,6 +24,7 @@ from tests.operators.join_oracle import LEFT, RIGHT, JoinOracle, Row, Told
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
 from tests.operators.window_oracle import text
+from tests.proof import EXAMPLES, patient
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -120,7 +121,10 @@ def test_joins_give_what_the_definition_gives_for_kafka_streams_cases(case: dict
 # -- laws ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, span=spans, grace=st.integers(0, 10), how=st.sampled_from(HOWS), every=st.sampled_from([1, 3, 100]))
+@settings(max_examples=EXAMPLES // 2)
 def test_results_and_their_order_by_key_are_those_of_the_definition_however_records_are_cut(
     rows: list[Row], span: tuple[int, int], grace: int, how: str, every: int
 ) -> None:
@@ -134,7 +138,10 @@ def test_results_and_their_order_by_key_are_those_of_the_definition_however_reco
     assert made.result.outcomes.total() == len(rows)
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, span=spans, grace=st.integers(0, 10), how=st.sampled_from(HOWS), data=st.data())
+@settings(max_examples=EXAMPLES // 2)
 def test_a_crash_after_any_commit_changes_no_result(
     rows: list[Row], span: tuple[int, int], grace: int, how: str, data: Any
 ) -> None:
@@ -151,7 +158,10 @@ def test_a_crash_after_any_commit_changes_no_result(
     assert by_key(told) == by_key(expected.told)
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, span=spans, how=st.sampled_from(HOWS), data=st.data())
+@settings(max_examples=EXAMPLES // 5)
 def test_any_order_within_grace_gives_the_same_results(
     rows: list[Row], span: tuple[int, int], how: str, data: Any
 ) -> None:
@@ -164,7 +174,10 @@ def test_any_order_within_grace_gives_the_same_results(
     assert final(rows) == final(data.draw(st.permutations(rows)))
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, span=spans, grace=st.integers(0, 5))
+@settings(max_examples=EXAMPLES // 4)
 def test_nothing_is_left_in_the_state_when_everything_is_over(
     rows: list[Row], span: tuple[int, int], grace: int
 ) -> None:
@@ -199,7 +212,10 @@ def test_a_late_dead_letter_names_the_times_it_would_have_joined() -> None:
     assert (told["class"], told["window"]) == ("late", "[1970-01-01T00:00:00.080Z, 1970-01-01T00:00:00.110Z]")
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, span=spans, how=st.sampled_from(HOWS))
+@settings(max_examples=EXAMPLES // 4)
 def test_every_late_dead_letter_names_the_times_of_all_partners_that_it_could_have_had(
     rows: list[Row], span: tuple[int, int], how: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import Processor
@@ -18,6 +18,7 @@ from streampipe.testing import TopologyTestDriver
 from streampipe.topology.describe import describe
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
+from tests.proof import EXAMPLES, patient
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 Told = tuple[str, str | None, int]
@@ -111,7 +112,10 @@ rows_ = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.proof
+@patient
 @given(how=st.sampled_from(["inner", "left", "outer"]), rows=rows_, data=st.data())
+@settings(max_examples=EXAMPLES)
 def test_no_crash_changes_a_result(how: str, rows: list[Row], data: Any, schemas: str) -> None:
     with driving(how, schemas) as driver:
         results: list[Told] = []
@@ -123,7 +127,10 @@ def test_no_crash_changes_a_result(how: str, rows: list[Row], data: Any, schemas
         assert results == by_definition(how, rows)
 
 
+@pytest.mark.proof
+@patient
 @given(how=st.sampled_from(["inner", "left", "outer"]), rows=rows_, data=st.data())
+@settings(max_examples=EXAMPLES)
 def test_no_cut_changes_a_result(how: str, rows: list[Row], data: Any, schemas: str) -> None:
     rows = [row for row in rows if row.value is not None]
     with driving(how, schemas) as driver:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streampipe import Processor
@@ -23,6 +23,7 @@ from streampipe.topology.describe import describe
 from tests.operators.driver import Driver, Event
 from tests.operators.kafka_streams import cases
 from tests.operators.pipelines import avro
+from tests.proof import EXAMPLES, patient
 
 SCHEMAS = {name: avro(name.upper(), k="string", v="string") for name in "ab"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -99,7 +100,10 @@ rows_ = st.lists(
 )
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, history=st.integers(0, 30), data=st.data())
+@settings(max_examples=EXAMPLES)
 def test_a_record_finds_what_was_valid_at_its_time_and_no_crash_changes_that(
     rows: list[Row], history: int, data: Any, schemas: str
 ) -> None:
@@ -111,7 +115,10 @@ def test_a_record_finds_what_was_valid_at_its_time_and_no_crash_changes_that(
         assert told(driver) == by_definition(rows, history)
 
 
+@pytest.mark.proof
+@patient
 @given(rows=rows_, history=st.integers(0, 30), data=st.data())
+@settings(max_examples=EXAMPLES // 2)
 def test_a_table_that_was_kept_goes_on_with_all_its_versions(
     rows: list[Row], history: int, data: Any, schemas: str
 ) -> None:
@@ -165,7 +172,10 @@ def test_a_version_older_than_the_history_is_none(schemas: str) -> None:
 versions_ = st.lists(st.tuples(st.integers(-5, 50), st.none() | st.binary(max_size=4)), max_size=12)
 
 
+@pytest.mark.proof
+@patient
 @given(given_=versions_, asked=st.integers(-10, 60), history=st.integers(0, 60))
+@settings(max_examples=EXAMPLES)
 def test_what_is_forgotten_is_never_asked_for(given_: Versions, asked: int, history: int) -> None:
     kept: Versions = []
     every: dict[int, bytes | None] = {}

@@ -20,7 +20,7 @@ from streampipe.windows import Window
 from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
 from tests.operators.window_oracle import At, Oracle, Row, missed, oracle
-from tests.proof import EXAMPLES
+from tests.proof import EXAMPLES, patient
 
 FOLDER = Path(tempfile.mkdtemp(prefix="streampipe-test-"))
 atexit.register(shutil.rmtree, FOLDER, ignore_errors=True)
@@ -131,8 +131,9 @@ def expected(window: Window, rows: list[Row], *, close: bool = True, **options: 
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
-@settings(max_examples=EXAMPLES // 10)
+@settings(max_examples=EXAMPLES // 5)
 def test_final_results_are_those_of_the_definition(kind: str, data: st.DataObject) -> None:
     window, given_rows = data.draw(windows[kind]), data.draw(rows())
     run = Run(window).feed(given_rows, data.draw(st.sampled_from([1, 3, None])))
@@ -169,6 +170,7 @@ def float_sum(numbers: list[int]) -> float:
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 10)
 def test_updates_end_at_what_the_definition_says(kind: str, data: st.DataObject) -> None:
@@ -187,6 +189,7 @@ def test_updates_end_at_what_the_definition_says(kind: str, data: st.DataObject)
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 10)
 def test_late_records_correct_what_was_final_for_the_retention(kind: str, data: st.DataObject) -> None:
@@ -211,8 +214,9 @@ def _arrival(delayed: tuple[int, Row]) -> tuple[int, int]:
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
-@settings(max_examples=EXAMPLES // 10)
+@settings(max_examples=EXAMPLES // 5)
 def test_no_order_within_the_grace_changes_a_final_result(kind: str, data: st.DataObject) -> None:
     window, given_rows = data.draw(windows[kind]), data.draw(rows())
     delays = st.lists(st.integers(0, window.grace_ms), min_size=len(given_rows), max_size=len(given_rows))
@@ -228,6 +232,7 @@ def test_no_order_within_the_grace_changes_a_final_result(kind: str, data: st.Da
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
 @settings(max_examples=EXAMPLES // 10)
 def test_no_crash_and_no_cut_changes_a_result(kind: str, data: st.DataObject) -> None:
@@ -251,8 +256,9 @@ def test_no_crash_and_no_cut_changes_a_result(kind: str, data: st.DataObject) ->
 
 @every
 @pytest.mark.proof
+@patient
 @given(data=st.data())
-@settings(max_examples=EXAMPLES // 20)
+@settings(max_examples=EXAMPLES // 10)
 def test_a_look_at_state_shows_what_closing_the_windows_would_tell(kind: str, data: st.DataObject) -> None:
     window = data.draw(windows[kind])
     run = Run(window).feed(data.draw(rows())).commit()
@@ -269,7 +275,10 @@ def test_a_look_at_state_shows_what_closing_the_windows_would_tell(kind: str, da
 
 
 @every
+@pytest.mark.proof
+@patient
 @given(data=st.data())
+@settings(max_examples=EXAMPLES // 10)
 def test_a_late_dead_letter_names_the_last_window_that_its_record_missed(kind: str, data: st.DataObject) -> None:
     window, given_rows = data.draw(windows[kind]), data.draw(rows())
     overtaking = ("a", len(given_rows), max(time for *_, time in given_rows) + 500)
