@@ -115,7 +115,7 @@ rows_ = st.lists(
 @pytest.mark.proof
 @patient
 @given(how=st.sampled_from(["inner", "left", "outer"]), rows=rows_, data=st.data())
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_no_crash_changes_a_result(how: str, rows: list[Row], data: Any, schemas: str) -> None:
     with driving(how, schemas) as driver:
         results: list[Told] = []
