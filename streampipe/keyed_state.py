@@ -125,8 +125,9 @@ class MapState(Handle, Generic[T]):
         return entries
 
     def get(self, entry: str, default: Any = None) -> T | Any:
-        """Value of an entry, or `default`."""
-        return _own(self._entries().get(entry, default))
+        """Value of an entry, or `default` as it is given."""
+        entries = self._entries()
+        return _own(entries[entry]) if entry in entries else default
 
     def __getitem__(self, entry: str) -> T:
         return typing.cast(T, _own(self._entries()[entry]))

@@ -271,6 +271,18 @@ def test_tries_of_one_record_count_once() -> None:
     assert len(TRIES) == 6
 
 
+def given_defaults(event: In, value: ValueState[Any], entries: MapState[Any]) -> Out:
+    for default in ({1}, (1, 2), [3]):
+        assert value.get(default) is default
+        assert entries.get("none", default) is default
+    entries["null"] = None
+    return Out(event.k, str(entries.get("null", "default")), 0)
+
+
+def test_a_default_is_given_back_as_it_is_and_only_for_what_is_not_there() -> None:
+    assert [about for _, about, *_ in told(fed(driver(given_defaults), [Row("a", 0)]))] == ["None"]
+
+
 def every_way(event: In, value: ValueState[Any], entries: MapState[Any], items: ListState[Any]) -> Out:
     value.set({"list": [1]})
     value.get()["list"].append(2)
