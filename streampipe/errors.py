@@ -12,8 +12,9 @@
     ├── Unavailable                    6   broker or registry cannot be reached; trying again may help
     ├── ProcessingStopped              7   a policy or a Fatal stops the processor at a record
     ├── TransactionAborted             8   the open transaction is gone; rewind to the committed offsets
-    │   └── Fenced                     8   another producer or group member took over
-    │       └── ClientLost             8   this client is of no use any more; open another one
+    │   ├── Fenced                     8   another producer or group member took over
+    │   │   └── ClientLost             8   this client is of no use any more; open another one
+    │   └── StateLost                  8   a state store on disk is of no use any more; its changelog is
     └── StateCorrupted                 8   a state store or changelog cannot be trusted
 
 Exit code 2 is a wrong command line, 130 an interrupt, 0 success. Messages are one line: what, where, what to do.
@@ -108,6 +109,10 @@ class Fenced(TransactionAborted):
 
 class ClientLost(Fenced):
     """Nobody took over, but this client will not hear of its broker again: open another one."""
+
+
+class StateLost(TransactionAborted):
+    """A state store on disk cannot be read or written any more. Discard it; what is committed is in its changelog."""
 
 
 class StateCorrupted(StreampipeError):

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterator, Mapping
 from streampipe.brokers.port import Admin, Broker
 from streampipe.clock import Clock, SystemClock
 from streampipe.config import Settings
-from streampipe.errors import ClientLost, Fenced, ProcessingStopped, StreampipeError, TransactionAborted, Unavailable
+from streampipe.errors import (
+    ClientLost,
+    Fenced,
+    ProcessingStopped,
+    StateLost,
+    StreampipeError,
+    TransactionAborted,
+    Unavailable,
+)
 from streampipe.records import TopicPartition
 from streampipe.runtime.commit import MemberFenced, OutcomeUnknown
 from streampipe.runtime.finish import FinishLine, caught_up
@@ -45,6 +53,7 @@ class Worker:
       records that failed are through; ProcessingStopped when a single record fails three times
     - the group moved on without this member (refused offsets, lost partitions): rewind likewise
     - another producer took over: leave and join anew, at most three times in ten minutes, then Fenced
+    - a state store on disk is damaged: rewind likewise, as often at most, with all state read back from its changelogs
     - the outcome of a commit is unknown: new producer, then rewind to what the group has committed
     - broker or registry cannot be reached: wait and try again, without limit once the worker has started
     """
@@ -220,9 +229,12 @@ class Worker:
             log.info("work since the last commit is repeated: %s", error)
         elif isinstance(error, Fenced):
             if not isinstance(error, ClientLost):
-                self._count_rejoin(error)
+                self._count(error)
             log.warning("joining the group anew: %s", error)
             return self._rejoin
+        elif isinstance(error, StateLost):
+            self._count(error)
+            log.warning("state on disk is not used, its changelog is read whole: %s", error)
         else:
             self._narrow(session, error)
         return lambda: session.reset(new_producer=False)
@@ -237,7 +249,8 @@ class Worker:
                     f"stopped at {ranges}: its output cannot be committed, tried {self._single_aborts} times: {error}"
                 ) from error
 
-    def _count_rejoin(self, error: Fenced) -> None:
+    def _count(self, error: Fenced | StateLost) -> None:
+        """Raise the error when there were too many of the kind of late for another try to help."""
         now = self._clock.monotonic_s()
         while self._rejoins and now - self._rejoins[0] > REJOIN_PERIOD_S:
             self._rejoins.popleft()

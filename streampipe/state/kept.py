@@ -7,6 +7,7 @@ have dropped tombstones which nobody read (`delete.retention.ms`, a day by defau
 
 from __future__ import annotations
 
+import logging
 import os
 import zlib
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 import orjson
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 VOID_AFTER_MS = 12 * 3_600_000
@@ -85,6 +88,11 @@ def read(path: Path) -> tuple[Mark, dict[bytes, bytes]] | None:
     return None if mark is None else (mark, dict(zip(parts[:count], parts[count:], strict=True)))
 
 
+def not_used(path: Path, why: str) -> None:
+    """Say why something that was kept is of no use."""
+    log.warning("kept state is not used, its changelog is read whole: %s: %s", path, why)
+
+
 def _mark(data: bytes) -> Mark | None:
     fields = orjson.loads(data)
     return Mark(**fields) if fields.pop("version") == VERSION else None
@@ -98,7 +106,13 @@ def _read(path: Path) -> bytes | None:
     """A file less its checksum; None when there is none, or when it is not right."""
     try:
         whole = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        not_used(path, str(error))
         return None
     data = whole[_CRC_SIZE:]
-    return data if whole[:_CRC_SIZE] == _crc(data) else None
+    if whole[:_CRC_SIZE] == _crc(data):
+        return data
+    not_used(path, "it is not as it was written")
+    return None

@@ -10,13 +10,14 @@ from __future__ import annotations
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
-from itertools import islice, takewhile
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
 
-from streampipe.errors import ConfigError
-from streampipe.state.kept import Mark
+from streampipe.errors import ConfigError, StateLost
+from streampipe.state.kept import Mark, not_used
 from streampipe.state.memory import MemoryStores
 from streampipe.state.port import StateStore
 
@@ -49,7 +50,10 @@ def bounded(memory_mb: int) -> Any:
 
 
 class RocksStore:
-    """`StateStore` in a folder of its own, emptied when opened unless it was `kept`. A length walks over all keys."""
+    """`StateStore` in a folder of its own, emptied when opened unless it was `kept`. A length walks over all keys.
+
+    Whatever reads or writes raises StateLost when its files are damaged.
+    """
 
     def __init__(self, folder: Path, options: Any, kept: Path | None = None) -> None:
         import rocksdict  # an extra: only who asks for it needs it
@@ -58,7 +62,7 @@ class RocksStore:
         self._unlogged = rocksdict.WriteOptions()
         self._unlogged.disable_wal = True  # type: ignore[method-assign, assignment]  # a property, whatever its stub says
         self._closed, self._kept = False, kept
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(folder)
         self.mark = None if kept is None else _claimed(kept, folder)
         self._open()
 
@@ -66,23 +70,35 @@ class RocksStore:
         if self.mark is not None:
             try:
                 self._db = self._rocksdict.Rdict(str(self._folder), self._options)
-            except Exception:  # noqa: BLE001 - RocksDB's own, of whatever kind: what it cannot read is not used
+            except Exception as error:  # noqa: BLE001 - RocksDB's own, of whatever kind: what it cannot read is not used
+                not_used(self._folder, str(error))
                 self.mark = None
             else:
                 return
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
         self._folder.mkdir(parents=True)
         self._db = self._rocksdict.Rdict(str(self._folder), self._options)
 
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if type(error) is not Exception:  # RocksDB's own are of no kind
+                raise
+            raise StateLost(f"state in {self._folder} is damaged: {error}") from error
+
     def get(self, key: bytes) -> bytes | None:
         """Value of a key."""
-        found: bytes | None = self._db.get(key)
-        return found
+        with self._readable():
+            found: bytes | None = self._db.get(key)
+            return found
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Values of many keys, in their order, in one call of RocksDB."""
-        found: list[bytes | None] | None = self._db.get(list(keys)) if keys else None
-        return found or []
+        with self._readable():
+            found: list[bytes | None] | None = self._db.get(list(keys)) if keys else None
+            return found or []
 
     def put(self, key: bytes, value: bytes | None) -> None:
         """Set or delete one key."""
@@ -96,12 +112,31 @@ class RocksStore:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        self._db.write(batch, self._unlogged)
+        with self._readable():
+            self._db.write(batch, self._unlogged)
 
     def range(self, start: bytes | None = None, end: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
         """Entries with start <= key < end in byte order, as of now: an iterator of RocksDB is a snapshot."""
-        entries = cast(Iterator[tuple[bytes, bytes]], self._db.items(from_key=start))
-        return entries if end is None else takewhile(lambda entry: entry[0] < end, entries)
+        entries = self._db.iter()
+        if start is None:
+            entries.seek_to_first()
+        else:
+            entries.seek(start)
+        return self._walk(entries, end)
+
+    def _walk(self, entries: Any, end: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """Where RocksDB cannot read on, an iterator ends as if that were all: only its status tells."""
+        try:
+            with self._readable():
+                while entries.valid():
+                    key = entries.key()
+                    if end is not None and key >= end:
+                        return
+                    yield key, entries.value()
+                    entries.next()
+                entries.status()
+        finally:
+            del entries  # it holds the lock of a closed database, and an error that somebody has holds this frame
 
     def scan(self, size: int) -> Iterator[tuple[list[bytes], list[bytes]]]:
         """All entries, as of now, in byte order."""
@@ -110,11 +145,11 @@ class RocksStore:
         return (([key for key, _ in some], [value for _, value in some]) for some in parts)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._db.keys())  # noqa: SIM118 - not a dictionary
+        return sum(1 for _ in self.range())
 
     def clear(self) -> None:
         """Forget everything."""
-        self._db.close()
+        self._let_go()
         self.mark = None
         self._open()
 
@@ -130,7 +165,7 @@ class RocksStore:
         except Exception as error:  # RocksDB's own, of whatever kind, as on a disk that is full
             raise OSError(str(error)) from error
         mark.save(self._folder / _MARK)
-        shutil.rmtree(self._kept, ignore_errors=True)
+        _remove(self._kept)
         self._kept.parent.mkdir(parents=True, exist_ok=True)
         self._folder.rename(self._kept)
 
@@ -139,8 +174,12 @@ class RocksStore:
         if self._closed:
             return
         self._closed = True
-        self._db.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._let_go()
+        _remove(self._folder)
+
+    def _let_go(self) -> None:
+        with suppress(Exception):  # as on a disk that is full: nobody will ask for what cannot be written
+            self._db.close()
 
 
 def _claimed(kept: Path, folder: Path) -> Mark | None:
@@ -148,11 +187,22 @@ def _claimed(kept: Path, folder: Path) -> Mark | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         kept.rename(folder)
-        mark = Mark.load(folder / _MARK)
-        (folder / _MARK).unlink()  # from now on it is written to
-    except OSError:
+    except FileNotFoundError:
         return None
+    except OSError as error:
+        not_used(kept, str(error))
+        return None
+    if (mark := Mark.load(folder / _MARK)) is not None:
+        (folder / _MARK).unlink()  # from now on it is written to
     return mark
+
+
+def _remove(path: Path) -> None:
+    """A folder, or what somebody put in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 class RocksStores:

@@ -18,7 +18,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streampipe import Fatal, ListState, MapState, Processor, Retry, Retryable, Timer, Timers, ValueState
-from streampipe.errors import ProcessingStopped, TopologyError
+from streampipe.errors import ProcessingStopped, StateLost, TopologyError
+from streampipe.state.memory import MemoryStore
 from streampipe.topology.describe import describe
 from tests.operators.driver import Driver, Event
 from tests.operators.pipelines import avro
@@ -269,6 +270,20 @@ def test_tries_of_one_record_count_once() -> None:
     made = fed(driver(failing_first, retry=Retry(attempts=3)), [Row("a", 0), Row("a", 1)])
     assert [n for _, _, n, _ in told(made)] == [1, 2]
     assert len(TRIES) == 6
+
+
+def test_a_damaged_store_is_no_fault_of_the_record_that_let_a_timer_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fed(driver(count_and_wait, on_timer=burst_over), [Row("a", 0)])
+    read = MemoryStore.get_many
+
+    def damaged(store: MemoryStore, keys: Sequence[bytes]) -> list[bytes | None]:
+        if any(b"a" in key for key in keys):
+            raise StateLost("damaged")
+        return read(store, keys)
+
+    monkeypatch.setattr(MemoryStore, "get_many", damaged)
+    with pytest.raises(StateLost, match="damaged"):
+        fed(made, [Row("c", 100)])
 
 
 def given_defaults(event: In, value: ValueState[Any], entries: MapState[Any]) -> Out:

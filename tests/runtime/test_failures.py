@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from streampipe.brokers.local import LocalBroker
 from streampipe.brokers.port import Broker
 from streampipe.clock import SystemClock
-from streampipe.errors import ClientLost, Fenced, ProcessingStopped, TransactionAborted, Unavailable
+from streampipe.errors import ClientLost, Fenced, ProcessingStopped, StateLost, TransactionAborted, Unavailable
 from streampipe.policies import Guarantee
 from streampipe.records import ProduceBatch, RecordBatch, TopicPartition
 from streampipe.runtime import worker
@@ -120,6 +121,18 @@ def test_a_fenced_producer_joins_anew_three_times_and_then_gives_up(broker: Brok
         run_with(script, broker, names)
     assert script.calls["broker.consumer"] == MAX_REJOINS + 1
     assert committed(broker, names.app) == {}
+
+
+@pytest.mark.parametrize("times", [MAX_REJOINS, MAX_REJOINS + 1])
+def test_a_worker_whose_state_is_damaged_starts_over_three_times_in_its_group_and_then_gives_up(
+    broker: Broker, names: Names, times: int
+) -> None:
+    script = Script()
+    script.on("consumer.poll", *[None, StateLost("a damaged block")] * times)
+    with pytest.raises(StateLost, match="a damaged block") if times > MAX_REJOINS else nullcontext():
+        run_with(script, broker, names)
+    assert script.calls["broker.consumer"] == 1
+    assert times > MAX_REJOINS or results(broker, names) == oracle(ROWS)
 
 
 def test_a_session_that_nothing_works_in_starts_over_with_another_producer(

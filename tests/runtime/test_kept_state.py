@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -93,6 +93,29 @@ def test_what_lies_longer_than_tombstones_do_is_not_used(shop: Shop, caplog: pyt
         assert shop.run(clock=Later())["totals"] >= 50
     shop.check()
     assert "too old" in caplog.text
+
+
+def test_a_damaged_block_of_kept_state_has_all_of_it_read_back_from_its_changelogs(
+    broker: Broker, names: Names, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as opened:
+
+        def stores() -> Stores:
+            opened.close()
+            return opened.enter_context(closing(RocksStores(tmp_path / "worker", 8, tmp_path / "kept")))
+
+        shop = Shop(broker, names, tmp_path, stores)
+        shop.feed(200)
+        shop.run()
+        files = list((tmp_path / "kept").rglob("*.sst"))
+        for file in files:
+            file.write_bytes(b"\xff" + file.read_bytes()[1:])  # within the first block of entries
+        shop.feed(100)
+        assert files
+        assert shop.run()["totals"] >= 50
+        shop.check()
+        assert "state on disk is not used, its changelog is read whole: " in caplog.text
+        assert shop.run() == {}
 
 
 def test_state_that_says_to_go_further_than_its_changelog_is_not_used(

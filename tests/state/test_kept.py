@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streampipe.errors import StateLost
 from streampipe.state import kept
 from streampipe.state.kept import Mark
 from streampipe.state.memory import MemoryStores
-from streampipe.state.port import Stores
+from streampipe.state.port import StateStore, Stores
 from streampipe.state.rocksdb import RocksStores
 
 MARK = Mark("topic-id", 17, 1_700_000_000_000, "shape")
@@ -74,6 +75,65 @@ def test_a_rocksdb_that_cannot_be_opened_is_not_used(tmp_path: Path) -> None:
     with closing(RocksStores(tmp_path / "a", 8, tmp_path / "kept")) as stores:
         store = stores.open("sums", 0)
         assert (store.mark, len(store)) == (None, 0)
+
+
+def damaged(tmp_path: Path) -> Path:
+    """A kept store of which one block in the middle is not as it was written."""
+    with closing(RocksStores(tmp_path / "a", 8, tmp_path / "kept")) as stores:
+        store = stores.open("sums", 0)
+        store.put_many([b"%05d" % n for n in range(10_000)], [b"%d" % n for n in range(10_000)])
+        store.keep(MARK)
+    (file,) = (tmp_path / "kept" / "sums" / "0").glob("*.sst")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+    return tmp_path / "kept"
+
+
+READS: dict[str, Callable[[StateStore], object]] = {
+    "get": lambda store: [store.get(b"%05d" % n) for n in range(10_000)],
+    "get_many": lambda store: store.get_many([b"%05d" % n for n in range(10_000)]),
+    "range": lambda store: list(store.range(b"00001", b"09999")),
+    "scan": lambda store: list(store.scan(100)),
+    "len": len,
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_a_rocksdb_with_a_damaged_block_says_so_whoever_reads_it_and_the_next_one_is_empty(
+    tmp_path: Path, read: Callable[[StateStore], object]
+) -> None:
+    with closing(RocksStores(tmp_path / "a", 8, damaged(tmp_path))) as stores:
+        store = stores.open("sums", 0)
+        assert store.mark == MARK
+        with pytest.raises(StateLost, match="checksum mismatch"):
+            read(store)
+        again = stores.open("sums", 0)
+        assert (again.mark, len(again)) == (None, 0)
+
+
+@pytest.mark.parametrize("place", ["a/sums/0", "kept/sums/0", "kept/sums"])
+def test_a_file_in_the_place_of_a_partitions_folder_is_as_if_nothing_were_there(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("not a folder")
+    with closing(RocksStores(tmp_path / "a", 8, tmp_path / "kept")) as stores:
+        store = stores.open("sums", 0)
+        assert (store.mark, len(store)) == (None, 0)
+
+
+def test_state_that_is_kept_but_not_used_is_in_the_log_with_the_reason(
+    another: Callable[[str], Stores], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    another("a").open("sums", 0).keep(MARK)
+    assert not caplog.messages
+    (file,) = [p for p in (tmp_path / "kept").rglob("*") if p.name in {"0.state", "streampipe.mark"}]
+    file.write_bytes(b"nonsense")
+    assert another("b").open("sums", 0).mark is None
+    (message,) = caplog.messages
+    assert message.startswith("kept state is not used, its changelog is read whole: ")
+    assert message.endswith("not as it was written")
+    assert another("c").open("sums", 1).mark is None
+    assert len(caplog.messages) == 1
 
 
 @given(st.dictionaries(st.binary(max_size=5), st.binary(max_size=5)), st.data())

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import tenacity
 
-from streampipe.errors import ProcessingStopped
+from streampipe.errors import ProcessingStopped, StateLost
 from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
 from streampipe.operators.functions.signature import Function, row_maker
@@ -85,7 +85,7 @@ class FunctionStep(Step):
         for position in range(len(frame)):
             try:
                 row = following()
-            except ProcessingStopped:
+            except (ProcessingStopped, StateLost):  # of a timer that was due before
                 raise
             except Exception as error:  # noqa: BLE001 - a dataclass may refuse its values as it likes
                 self._fail(frame, position, error, 1, failed)
