@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from streampipe.errors import ConfigError
+
 log = logging.getLogger(__name__)
 
 VERSION = 1
@@ -53,6 +55,18 @@ class Mark:
         """And back; None when there is none, or when it is not as it was written."""
         found = _read(path)
         return None if found is None else _mark(found)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ConfigError when a file is in the way of a folder of state."""
+    for path in (folder, *folder.parents):
+        if os.path.isfile(path):  # that of Path raises for what it may not see
+            raise unusable(folder, f"{path} is a file")
+
+
+def unusable(folder: Path, why: str) -> ConfigError:
+    """The error for a folder that state cannot be in."""
+    return ConfigError(f"state folder {folder} cannot be made: {why}; set state_dir to a folder that can be written to")
 
 
 def write(path: Path, mark: Mark, entries: Mapping[bytes, bytes]) -> None:

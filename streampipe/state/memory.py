@@ -78,13 +78,16 @@ class MemoryStore:
 class MemoryStores:
     """`Stores` in memory, kept in files of a folder that all workers of a processor on a machine share, if any.
 
-    A file stays when it was read: until there is a later one it is as true as before, should the worker die.
+    A file stays when it was read: until there is a later one it is as true as before, should the worker die. Raises
+    ConfigError when the folder cannot be one.
     """
 
     room = None
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder, self.keeps = folder, folder is not None
+        if folder is not None:
+            kept.check_folder(folder)
         self._lent: dict[tuple[str, int], StateStore] = {}
 
     def lend(self, name: str, partition: int, store: StateStore, mark: Mark) -> None:

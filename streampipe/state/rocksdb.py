@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote
 
 from streampipe.errors import ConfigError, StateLost
-from streampipe.state.kept import Mark, not_used
+from streampipe.state.kept import Mark, not_used, unusable
 from streampipe.state.memory import MemoryStores
 from streampipe.state.port import StateStore
 
@@ -209,7 +209,7 @@ class RocksStores:
     """`Stores` in one folder of one worker, locked; all of them share `memory_mb` MiB of memory. Kept in `kept`.
 
     Half of it is RocksDB's cache and write buffers, the other half is for what steps keep beside their stores.
-    Raises ConfigError when rocksdict is not installed or another process has the folder.
+    Raises ConfigError when rocksdict is not installed, another process has the folder, or it cannot be made.
     """
 
     def __init__(self, folder: Path, memory_mb: int, kept: Path | None = None) -> None:
@@ -217,8 +217,11 @@ class RocksStores:
         self._kept_in, self.keeps = kept, kept is not None
         self._in_memory = MemoryStores(kept)
         self._lent: dict[tuple[str, int], StateStore] = {}
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("w")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("w")
+        except OSError as error:
+            raise unusable(folder, str(error)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streampipe.errors import StateLost
+from streampipe.errors import ConfigError, StateLost
 from streampipe.state import kept
 from streampipe.state.kept import Mark
 from streampipe.state.memory import MemoryStores
@@ -134,6 +134,21 @@ def test_state_that_is_kept_but_not_used_is_in_the_log_with_the_reason(
     assert message.endswith("not as it was written")
     assert another("c").open("sums", 1).mark is None
     assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("made", [lambda f: MemoryStores(f / "kept"), lambda f: RocksStores(f / "0", 8)])
+def test_a_file_in_the_place_of_the_state_folder_is_a_wrong_setting(
+    tmp_path: Path, made: Callable[[Path], Stores]
+) -> None:
+    (tmp_path / "state").write_text("not a folder")
+    with pytest.raises(ConfigError, match="set state_dir to a folder"):
+        made(tmp_path / "state" / "app")
+
+
+def test_a_state_folder_that_cannot_be_made_is_a_wrong_setting_where_state_is_on_disk() -> None:
+    MemoryStores(Path("/proc/none/kept"))  # it only keeps nothing
+    with pytest.raises(ConfigError, match="set state_dir to a folder"):
+        RocksStores(Path("/proc/none"), 8)
 
 
 @given(st.dictionaries(st.binary(max_size=5), st.binary(max_size=5)), st.data())
