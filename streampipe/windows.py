@@ -52,7 +52,10 @@ MAX_WINDOWS = 1_000
 def _set(window: Any, **lengths: Duration) -> None:
     """Keep each length in milliseconds as well, under its name with _ms behind it."""
     for name, length in lengths.items():
-        object.__setattr__(window, f"{name}_ms", milliseconds(length))
+        try:
+            object.__setattr__(window, f"{name}_ms", milliseconds(length))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
 
 
 def _refuse(window: object, why: str) -> ValueError:

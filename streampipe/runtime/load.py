@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import traceback
 from pathlib import Path
 from types import ModuleType
 
+from streampipe.blame import users_line
 from streampipe.errors import ModuleError, StreampipeError
 from streampipe.processor import Processor
 
@@ -92,10 +92,7 @@ def _broken(target: str, error: Exception) -> ModuleError:
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{Path(error.filename).name}:{error.lineno}"
         return ModuleError(f"{target} cannot be imported: {place}: {type(error).__name__}: {error.msg}")
-    frames = traceback.extract_tb(error.__traceback__)
-    # The last frame outside the import machinery and outside libraries is where the author has to look.
-    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
-    local = [f for f in own if "site-packages" not in f.filename] or own
-    place = f"{Path(local[-1].filename).name}:{local[-1].lineno}: " if local else ""
+    where = users_line(error)
+    place = f"{Path(where[0].co_filename).name}:{where[1]}: " if where is not None else ""
     text = " ".join(str(error).split())
     return ModuleError(f"{target} cannot be imported: {place}{type(error).__name__}: {text}")

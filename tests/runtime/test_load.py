@@ -60,6 +60,11 @@ def test_two_files_of_one_name_do_not_meet(folder: Path) -> None:
         ("def f():\n    return 1 / 0\n\nf()\n", r"bad_app\.py:2: ZeroDivisionError: division by zero"),
         ("import no_such_library\n", r"bad_app\.py:1: ModuleNotFoundError: No module named 'no_such_library'"),
         ("def f(:\n", r"bad_app\.py:1: SyntaxError"),
+        (
+            "from streampipe import Tumbling\n\nTumbling('5 minutes')\n",
+            r"bad_app\.py:3: ValueError: size: duration '5 minutes' is not like 500ms",
+        ),
+        ("import json\njson.loads('{')\n", r"bad_app\.py:2: JSONDecodeError"),
         ("raise ValueError('one\\ntwo')\n", "ValueError: one two"),
     ],
 )
@@ -69,6 +74,12 @@ def test_a_broken_module_is_one_line_with_the_place(folder: Path, text: str, mes
     with pytest.raises(ModuleError, match=message) as caught:
         load_processor(target)
     assert "\n" not in str(caught.value)
+
+
+def test_a_processor_installed_as_a_library_is_named_as_well(folder: Path) -> None:
+    write(folder / "site-packages" / "bad_app.py", "from streampipe import Tumbling\n\nTumbling(0)\n")
+    with pytest.raises(ModuleError, match=r": bad_app\.py:3: ValueError: tumbling 0"):
+        load_processor("site-packages/bad_app.py")
 
 
 @pytest.mark.parametrize("target", ["no_such_app", "no_such_package.app", "no/such.py", "no_such_app:x"])
