@@ -286,6 +286,17 @@ def test_a_damaged_store_is_no_fault_of_the_record_that_let_a_timer_ring(monkeyp
         fed(made, [Row("c", 100)])
 
 
+def keeping_a_set(event: In, entries: MapState[Any]) -> Out:
+    entries["x"] = {1}
+    return Out(event.k, "kept", 0)
+
+
+def test_what_a_state_does_not_take_is_told_by_the_line_that_gave_it() -> None:
+    [(_, _, why)] = fed(driver(keeping_a_set), [Row("a", 0)]).result.dead
+    line = keeping_a_set.__code__.co_firstlineno + 1
+    assert why["message"] == f"raised in keeping_a_set, test_stateful_function.py:{line}"
+
+
 def given_defaults(event: In, value: ValueState[Any], entries: MapState[Any]) -> Out:
     for default in ({1}, (1, 2), [3]):
         assert value.get(default) is default

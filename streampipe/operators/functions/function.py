@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import tenacity
 
+from streampipe.blame import users_line
 from streampipe.errors import ProcessingStopped, StateLost
 from streampipe.operators.effects import Effects, Reason, Step, positions
 from streampipe.operators.frame import Column, Frame
@@ -223,11 +224,9 @@ def _reason(error: Exception, attempts: int) -> Reason:
 
 
 def place(error: Exception) -> str:
-    """Where an exception was raised: function, file and line."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
+    """Where an exception was raised, in the user's code if it came through that: function, file and line."""
+    where = users_line(error)
+    if where is None:
         return "raised by the handler"
-    code = trace.tb_frame.f_code
-    return f"raised in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+    code, line = where
+    return f"raised in {code.co_name}, {code.co_filename.rsplit('/', 1)[-1]}:{line}"
