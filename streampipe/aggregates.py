@@ -22,6 +22,8 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 
+from streampipe.errors import TopologyError
+
 AggregateKind = Literal[
     "count", "sum", "mean", "min", "max", "stddev", "quantile", "approx_distinct", "first", "last", "top_k", "collect",
     "reduce", "aggregate",
@@ -57,6 +59,11 @@ class Aggregate:
     population: bool = False
     """Standard deviation of the population, not of a sample."""
     fold: Fold | None = None
+
+    def __post_init__(self) -> None:
+        optional = self.kind in {"count", "aggregate"} and self.column is None
+        if not optional and not isinstance(self.column, pl.Expr):
+            raise TopologyError(f"agg.{self.kind} column={self.column!r}: use the name of a column or an expression")
 
     @property
     def mergeable(self) -> bool:

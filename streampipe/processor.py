@@ -12,7 +12,7 @@ from streampipe.errors import TopologyError
 from streampipe.policies import InvalidTimestampPolicy
 from streampipe.streams import Stream, Table
 from streampipe.topology import nodes
-from streampipe.topology.arguments import one_of
+from streampipe.topology.arguments import checked, one_of
 from streampipe.topology.builder import Builder, Columns, checked_name, key_of
 from streampipe.topology.nodes import Node, Topology
 from streampipe.windows import Duration, milliseconds
@@ -24,11 +24,13 @@ class Processor:
     `version` counts up when the shape of its state changes. Raises TopologyError for a name that is no topic name.
     """
 
+    @checked
     def __init__(self, name: str, *, version: int = 1) -> None:
         self.name = checked_name(name, "processor")
         self.version = version
         self._builder = Builder(name)
 
+    @checked
     def source(
         self,
         topic: str,
@@ -62,6 +64,7 @@ class Processor:
             max_ahead_ms=max_ahead_ms, invalid_timestamp=invalid_timestamp,
         )  # fmt: skip
 
+    @checked
     def table(
         self,
         topic: str,
@@ -82,6 +85,7 @@ class Processor:
             raise TopologyError(f"table {topic!r}: history={history!r} must not be negative")
         return self._table(topic, key, schema, name, everywhere=False, history_ms=history_ms)
 
+    @checked
     def global_table(self, topic: str, *, key: Columns, schema: str | None = None, name: str | None = None) -> Table:
         """The latest value by key of a topic, whole on every worker: for small tables, joined on any columns."""
         return self._table(topic, key, schema, name, everywhere=True)

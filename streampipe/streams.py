@@ -13,7 +13,7 @@ from streampipe.errors import TopologyError
 from streampipe.keyed_state import asked_states
 from streampipe.policies import EmitPolicy, LatePolicy, Retry
 from streampipe.topology import joins, nodes
-from streampipe.topology.arguments import check_keyed, idle_after_ms, one_of
+from streampipe.topology.arguments import check_keyed, checked, idle_after_ms, one_of
 from streampipe.topology.builder import Builder, Columns, checked_name
 from streampipe.topology.joins import JoinKind, StreamJoinKind, Within
 from streampipe.topology.nodes import Node
@@ -37,6 +37,7 @@ class Table:
     builder: Builder
     node: nodes.TableSource
 
+    @checked
     def join(
         self,
         other: Table,
@@ -66,10 +67,12 @@ class Stream:
         self._builder = builder
         self.node = node
 
+    @checked
     def filter(self, predicate: pl.Expr, *, name: str | None = None) -> Stream:
         """Keep records for which the predicate is true; null counts as false."""
         return self._then(nodes.Filter, "filter", name, key=self.node.key, predicate=predicate)
 
+    @checked
     def with_columns(self, *columns: pl.Expr, name: str | None = None, **named: pl.Expr) -> Stream:
         """Add or replace columns. Expressions must be row by row: no aggregate, shift or window of Polars."""
         every = (*columns, *(e.alias(n) for n, e in named.items()))
@@ -77,6 +80,7 @@ class Stream:
         key = None if self.node.key and replaced & set(self.node.key) else self.node.key
         return self._then(nodes.WithColumns, "with-columns", name, key=key, columns=every)
 
+    @checked
     def select(self, *columns: str | pl.Expr, name: str | None = None, **named: str | pl.Expr) -> Stream:
         """Keep just these columns, in this order."""
         every = (*map(_expression, columns), *(_expression(e).alias(n) for n, e in named.items()))
@@ -84,6 +88,7 @@ class Stream:
         key = self.node.key if self.node.key and set(self.node.key) <= kept else None
         return self._then(nodes.Select, "select", name, key=key, columns=every)
 
+    @checked
     def expect(self, *, name: str | None = None, **rules: pl.Expr) -> Stream:
         """Validate: a record for which a rule is false is a dead letter of class `validation` naming the rule.
 
@@ -121,6 +126,7 @@ class Stream:
         idle_after: Duration | None = None,
     ) -> Callable[[Function], Function]: ...
 
+    @checked
     def handle(
         self,
         function: Callable[..., Any] | None = None,
@@ -210,6 +216,7 @@ class Stream:
         name: str | None = None,
     ) -> Stream: ...
 
+    @checked
     def join(
         self,
         other: Table | Stream,
@@ -239,13 +246,14 @@ class Stream:
         on = (on,) if isinstance(on, str) else tuple(on)
         how_joined: dict[str, Any] = {"on": on, "how": how, "prefix": prefix, "columns": _named(columns), "name": name}
         if isinstance(other, Stream):
-            node = joins.of_streams(self._builder, self.node, other.node, **how_joined, **times)
+            node = checked(joins.of_streams, "join")(self._builder, self.node, other.node, **how_joined, **times)
         elif times:
             raise TopologyError(f"join with table {other.node.topic!r}: {', '.join(times)} is for streams only")
         else:
             node = joins.with_table(self._builder, self.node, other.node, **how_joined)
         return Stream(self._builder, self._builder.add(node))
 
+    @checked
     def key_by(self, *columns: str, name: str | None = None) -> Stream:
         """Make these columns the record key. Goes through a repartition topic unless they are the key already."""
         if not columns:
@@ -268,6 +276,7 @@ class Stream:
         node = nodes.Repartition(name=unique, inputs=(self.node,), key=key, topic=topic)
         return Stream(self._builder, self._builder.add(node))
 
+    @checked
     def window(
         self,
         window: Window,
@@ -289,6 +298,7 @@ class Stream:
             one_of("window late", late, LatePolicy)
         return Windowed(self, window, emit, late, idle_after_ms(idle_after, emit), name)
 
+    @checked
     def agg(self, *, name: str | None = None, **aggregates: Aggregate) -> Stream:
         """Aggregate by key alone, for ever: at most one update for each key and commit, with all records so far.
 
@@ -297,6 +307,7 @@ class Stream:
         check_keyed(self.node, "agg")
         return self._aggregate(nodes.RunningAggregate, "agg", name, aggregates)
 
+    @checked
     def deduplicate(
         self,
         *,
@@ -336,8 +347,11 @@ class Stream:
         )
         return Stream(self._builder, self._builder.add(node))
 
+    @checked
     def merge(self, *others: Stream, name: str | None = None) -> Stream:
         """Records of this and other streams, which must have the same columns, as they come."""
+        if not others:
+            raise TopologyError("merge() needs at least one other stream")
         inputs = (self.node, *(o.node for o in others))
         keys = {n.key for n in inputs}
         node = nodes.Merge(
@@ -345,6 +359,7 @@ class Stream:
         )
         return Stream(self._builder, self._builder.add(node))
 
+    @checked
     def branch(self, *predicates: pl.Expr, name: str | None = None) -> tuple[Stream, ...]:
         """Split: each record goes to the first predicate that is true for it; with none it is filtered."""
         base = self._builder.named(name, "branch")
@@ -355,6 +370,7 @@ class Stream:
             for arm in range(len(predicates))
         )
 
+    @checked
     def to(self, topic: str, *, schema: str | None = None, name: str | None = None) -> None:
         """Write to a topic, keyed as the stream is. The schema is found as for `source`, else made of the columns."""
         checked_name(topic, "topic")
@@ -363,6 +379,7 @@ class Stream:
             topic=topic, schema=schema,
         )  # fmt: skip
 
+    @checked
     def to_table(self, topic: str, *, schema: str | None = None, name: str | None = None) -> None:
         """Write to a compacted topic, for `table()` to read: rows that are `retracted` become tombstones.
 
@@ -391,6 +408,7 @@ class Windowed:
     idle_after_ms: int | None
     name: str | None
 
+    @checked
     def agg(self, **aggregates: Aggregate) -> Stream:
         """Aggregate: columns are the key, `window_start`, `window_end` (UTC) and one for each aggregate.
 

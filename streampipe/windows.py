@@ -38,7 +38,7 @@ def _milliseconds(duration: Duration) -> int:
         return duration // timedelta(milliseconds=1)
     if isinstance(duration, int):
         return duration
-    text = duration.strip()
+    text = duration.strip() if isinstance(duration, str) else ""
     if not text or _PART.sub("", text):
         raise ValueError(f"duration {duration!r} is not like 500ms, 30s, 15m, 1h30m or 1d")
     return sum(int(n) * _UNITS_MS[unit] for n, unit in _PART.findall(text))
