@@ -22,6 +22,7 @@ from streampipe.runtime.idle import silence_of
 from streampipe.runtime.plan import TaskBuilder
 from streampipe.runtime.port import TaskOutput
 from streampipe.runtime.task import TopologyTask
+from streampipe.runtime.topics import external_inputs, needed_topics
 from streampipe.schemas.registry.local import LocalRegistry
 from streampipe.testing.topics import Event, Key, Output, Topics, ms_of, renumbered
 from streampipe.windows import Duration, milliseconds
@@ -109,7 +110,14 @@ class TopologyTestDriver:
         return len(records)
 
     def read(self, topic: str) -> list[Output]:
-        """Records written to a topic since the last `read` of it, decoded."""
+        """Records written to a topic since the last `read` of it, decoded.
+
+        Raises NotFound for a topic that the processor neither writes nor reads.
+        """
+        inputs = dict.fromkeys(external_inputs(self._topology), len(self._partitions))
+        topics = sorted({*inputs, *(needed.name for needed in needed_topics(self._topology, inputs))})
+        if topic not in topics:
+            raise NotFound(f"processor {self._topology.app_id!r} has no topic {topic!r}; it has {', '.join(topics)}")
         return self._topics.decoded(self._topics.read(topic))
 
     def events(self, topic: str) -> list[dict[str, Any] | None]:
