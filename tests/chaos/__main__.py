@@ -34,7 +34,7 @@ def _failed(given: argparse.Namespace, seed: int) -> bool:
             f"kafka:{stack.bootstrap}", Path(folder), seed=seed, stack=stack, finish_within_s=600.0,
             records=given.records, kills=given.kills, failpoints=given.failpoints, zombies=given.zombies,
             stops=given.stops, visitors=given.visitors, restarts=given.restarts, strangers=given.strangers,
-            state=given.state,
+            wipes=given.wipes, state=given.state,
         )  # fmt: skip
         sys.stdout.write(f"seed {seed}: {given.records:,} records, logs in {folder}\n")
         sys.stdout.flush()
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
         ("visitors", 5, "one more worker joins and leaves"),
         ("restarts", 5, "restarts of Kafka"),
         ("strangers", 5, "kills while a transaction of somebody else lies open in the changelogs"),
+        ("wipes", 5, "kills after which much of the state is missing that is on the disk"),
     ):
         parser.add_argument(f"--{what}", type=int, default=count, help=f"{help_} (default {count:,})")
     return parser.parse_args()

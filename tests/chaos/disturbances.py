@@ -1,4 +1,4 @@
-"""What happens to workers and brokers besides kill -9 alone, in a seeded order: zombies, stops, restarts of Kafka."""
+"""What happens to workers and brokers besides kill -9 alone, in a seeded order: zombies, stops, wipes, restarts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from fractions import Fraction
+from pathlib import Path
 
 from streampipe.brokers.port import Member
 from streampipe.records import ProduceBatch, TopicPartition
 from tests.chaos.feeder import Feeder
 from tests.chaos.place import Place, Scenario
+from tests.chaos.wipes import wipe
 from tests.chaos.workers import Workers, await_true
 
 STOP_S = 40.0
@@ -43,12 +45,15 @@ class Disturbances:
         self._chance = random.Random(f"{scenario.seed}-disturbances")
         kinds = {
             self.zombie: scenario.zombies, self.stop: scenario.stops, self.visitor: scenario.visitors,
-            self.restart: scenario.restarts, self.stranger: scenario.strangers,
+            self.restart: scenario.restarts, self.stranger: scenario.strangers, self.wipe: scenario.wipes,
         }  # fmt: skip
         self._planned = [kind for kind, count in kinds.items() for _ in range(count)]
         self._chance.shuffle(self._planned)
         self._next = 0
+        self.planned = Counter(kind.__name__ for kind in self._planned)
         self.done: Counter[str] = Counter()
+        self.wiped: Counter[str] = Counter()
+        """Stores by what was done to them between two workers."""
 
     def due(self, part: Fraction) -> bool:
         """Whether another one should have happened when this part of the kills is done."""
@@ -107,8 +112,26 @@ class Disturbances:
             self._aim(slot)
             old = {member.id for member in self._members(slot)}
             self._kill(slot)
+            self._workers.start(slot)
             self._await_end_of(old, slot)
             time.sleep(TAKEN_OVER_S)
+
+    def wipe(self, slot: int) -> None:
+        """A worker is killed, the others are stopped in order; of what they kept much is missing when they start again.
+
+        All of them, so that nobody takes on what was kept before something is missing of it.
+        """
+        slots = range(self._scenario.slots)
+        self._await(lambda: all(map(self._partitions, slots)), "partitions of everybody")
+        before = self._place.committed()
+        self._await(lambda: self._place.committed() > before, "progress before state is lost")
+        self._aim(slot)
+        self._kill(slot)
+        for other in slots:
+            if other != slot:
+                self._workers.stop(other, STOP_S)
+        self.wiped += wipe(Path(self._place.environment["STREAMPIPE_STATE_DIR"]), self._chance)
+        self._workers.start_all()
 
     def stop(self, slot: int) -> None:
         """A worker is stopped in order, and started again."""

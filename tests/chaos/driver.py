@@ -42,7 +42,11 @@ def run(scenario: Scenario) -> Evidence:
         workers.stop_all(40)
         workers.finish(scenario.finish_within_s)
         evidence = gather(place, observer, kills, workers)
-        return replace(evidence, reached=nemesis.reached, missed=nemesis.missed, disturbances=nemesis.disturbances.done)
+        others = nemesis.disturbances
+        return replace(
+            evidence, reached=nemesis.reached, missed=nemesis.missed,
+            disturbances=others.done, planned=others.planned, wiped=others.wiped,
+        )  # fmt: skip
 
 
 def gather(place: Place, observer: Observer | None, kills: list[Kill], workers: Workers) -> Evidence:

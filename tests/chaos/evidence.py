@@ -57,6 +57,10 @@ class Evidence:
     """Failpoints that a worker did not get to in time."""
     disturbances: Counter[str] = field(default_factory=Counter)
     """What else happened."""
+    planned: Counter[str] = field(default_factory=Counter)
+    """What else was to happen."""
+    wiped: Counter[str] = field(default_factory=Counter)
+    """Stores on disk by what was done to them between two workers."""
 
 
 def partitions_of(admin: Admin, topics: Collection[str]) -> list[TopicPartition]:

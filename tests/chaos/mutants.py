@@ -137,7 +137,7 @@ class Mutant:
 
 _BUSY = {"zombies": 6, "restarts": 2}
 MUTANTS = {
-    "nothing": Mutant(lambda: None, {"zombies": 2, "failpoints": 4, "strangers": 2}),
+    "nothing": Mutant(lambda: None, {"zombies": 2, "failpoints": 4, "strangers": 2, "wipes": 1}),
     "offsets-after-the-transaction": Mutant(
         offsets_after_the_transaction, {"failpoints": 4, "points": ("after-commit",)}
     ),

@@ -106,7 +106,6 @@ class Nemesis:
         cut = self._cut([slot], self._owned())
         self._workers.kill(slot)
         self._note([slot], cut)
-        self._workers.start(slot)
 
     def _note(self, slots: list[int], cut: Collection[int]) -> None:
         committed, fed = self._place.committed(), self._feeder.fed

@@ -21,6 +21,7 @@ from streampipe.windows import Tumbling
 from tests.chaos.evidence import Evidence
 from tests.chaos.processor import BY_KEY, BY_SHOP
 from tests.chaos.traffic import FAULT
+from tests.chaos.wipes import left_alone
 
 Where = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -278,7 +279,7 @@ class Oracle:
             f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work, "
             f"{sum(k.in_transaction for k in self.evidence.kills)} in an open transaction, "
             f"failpoints {dict(self.evidence.reached)}, missed {dict(self.evidence.missed)}, "
-            f"disturbances {dict(self.evidence.disturbances)}"
+            f"disturbances {dict(self.evidence.disturbances)}, stores wiped {dict(self.evidence.wiped)}"
         )
 
 
@@ -302,6 +303,10 @@ def vacuity(evidence: Evidence) -> list[str]:
         found.append("no record of an aborted transaction: no kill cut one")
     if len(evidence.missed) > len(evidence.reached):
         found.append(f"only {len(evidence.reached)} failpoints were reached, not {', '.join(evidence.missed)}")
+    if missing := evidence.planned - evidence.disturbances:
+        found.append(f"of the disturbances {dict(missing)} did not happen")
+    if evidence.disturbances["wipe"] and not evidence.wiped.keys() - {left_alone.__name__}:
+        found.append("no store was on disk when state was to be wiped")
     return found
 
 

@@ -49,6 +49,8 @@ class Scenario:
     """Restarts of Kafka, for which it must be a `stack` of its own."""
     strangers: int = 0
     """Kills while a transaction of somebody else lies open in the changelogs."""
+    wipes: int = 0
+    """Kills after which much of the state is missing that is on the disk."""
     stack: Stack | None = None
     state: str = "memory"
     mutant: str = ""

@@ -29,7 +29,7 @@ def test_killed_workers_leave_exactly_what_the_oracle_says_on_a_real_kafka(
 ) -> None:
     scenario = Scenario(
         f"kafka:{kafka_stack.bootstrap}", tmp_path, records=RECORDS, kills=KILLS, seed=seed, stack=kafka_stack,
-        failpoints=KILLS // 3, zombies=1, stops=1, visitors=1, restarts=1, strangers=1,
+        failpoints=KILLS // 3, zombies=1, stops=1, visitors=1, restarts=1, strangers=1, wipes=1,
     )  # fmt: skip
     prove(run(scenario), seed, capsys)
 

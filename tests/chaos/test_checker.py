@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -162,6 +163,9 @@ def test_a_run_without_effect_proves_nothing(embedded: Evidence) -> None:
     between_transactions = [replace(kill, in_transaction=False) for kill in embedded.kills]
     assert one_reason(replace(embedded, kills=between_transactions)).endswith("seen open")
     assert one_reason(replace(embedded, aborted=0)).startswith("no record")
+    assert one_reason(replace(embedded, planned=Counter(zombie=1))).endswith("did not happen")
+    spared = replace(embedded, disturbances=Counter(wipe=1), wiped=Counter(left_alone=16))
+    assert one_reason(spared).startswith("no store was on disk")
 
 
 def one_reason(evidence: Evidence) -> str:
