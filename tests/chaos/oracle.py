@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,15 +20,17 @@ import fastavro
 from streampipe.records import Record
 from streampipe.windows import Tumbling
 from tests.chaos.evidence import Evidence
-from tests.chaos.processor import BY_KEY, BY_SHOP
+from tests.chaos.processor import AHEAD_MS, BY_KEY, BY_SHOP
 from tests.chaos.traffic import FAULT
 from tests.chaos.wipes import left_alone
 
 Where = tuple[str, int, int]
 """Topic, partition, offset."""
-CLASSES = {
-    "garbage": "deserialization", "magic": "deserialization", "schema": "schema", "rule": "validation", "late": "late",
+REASONS = {
+    "garbage": "deserialization", "magic": "deserialization", "schema": "schema", "rule": "validation: not_negative",
+    "negative": "validation: event_time", "ahead": "validation: max_ahead", "late": "late",
 }  # fmt: skip
+"""Class, and rule if there is one, of the dead letter that an injected fault makes."""
 ERRORS = "__streampipe.errors."
 SHOWN = 3
 
@@ -71,6 +74,15 @@ class Values:
         return decoded
 
 
+def _broken_rule(event: Event) -> str:
+    """What a source and then `expect` have against it, if anything."""
+    if event.at < 0:
+        return "event_time"
+    if event.at > time.time() * 1000 + AHEAD_MS:
+        return "max_ahead"
+    return "not_negative" if event.amount < 0 else ""
+
+
 def millis(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
@@ -98,6 +110,7 @@ class Oracle:
         self.evidence = evidence
         self._topics, self._logs = evidence.topics, evidence.logs
         self._decode = Values(evidence.schemas)
+        self._tombstones = 0
         self._valid, self._dead = self._input()
         self._groups, late = windows(self._valid, BY_KEY, lambda e: e.k)
         self._dead |= dict.fromkeys(late, "late")
@@ -108,13 +121,16 @@ class Oracle:
         valid: list[Event] = []
         dead: dict[Where, str] = {}
         for record in self._logs[self._topics.input]:
+            if record.value is None:
+                self._tombstones += 1  # nothing becomes of it
+                continue
             try:
                 event = self._event(record)
             except (ValueError, KeyError, EOFError, IndexError) as error:
                 dead[_where(record)] = "schema" if isinstance(error, KeyError) else "deserialization"
                 continue
-            if event.amount < 0:
-                dead[event.where] = "validation"
+            if rule := _broken_rule(event):
+                dead[event.where] = f"validation: {rule}"
             else:
                 valid.append(event)
         return valid, dead
@@ -148,11 +164,10 @@ class Oracle:
 
     def _injection(self) -> Iterator[str]:
         """The oracle and the producer agree on which records are bad, else one of them is wrong."""
-        injected = {
-            _where(r): CLASSES[dict(r.headers)[FAULT].decode()]  # type: ignore[union-attr] # it has a value
-            for r in self._logs[self._topics.input]
-            if r.headers
+        faults = {
+            _where(r): (dict(r.headers)[FAULT] or b"").decode() for r in self._logs[self._topics.input] if r.headers
         }
+        injected = {where: REASONS[fault] for where, fault in faults.items() if fault in REASONS}
         delayed = bool(self._fed_again())  # what is fed again comes later than it was meant to, and perhaps too late
         for where, fault in injected.items() ^ self._dead.items():
             if not (fault == "late" and delayed):
@@ -213,7 +228,7 @@ class Oracle:
         yield from (f"{of} is out of order" for of, numbers in after.items() if numbers != before[of])
 
     def _dead_letters(self) -> Iterator[str]:
-        """Exactly the expected ones by position, each once, of the right class, original bytes kept."""
+        """Exactly the expected ones by position, each once, for the right reason, original bytes kept."""
         expected = {**self._dead, **dict.fromkeys(self._late_in_shops, "late")}
         records = {
             _where(r): r for topic in (self._topics.input, self._topics.repartition) for r in self._logs[topic]
@@ -225,8 +240,9 @@ class Oracle:
             if where in seen:
                 yield f"{where} twice"
             seen.add(where)
-            if expected.get(where) != errors["class"]:
-                yield f"{where} is of class {errors['class']}, expected {expected.get(where)}"
+            why = ": ".join(errors[part] for part in ("class", "rule") if part in errors)
+            if expected.get(where) != why:
+                yield f"{where} is there for {why}, expected {expected.get(where)}"
             original = records.get(where)
             if original is None or original[3:6] != letter[3:6]:
                 yield f"{where}: timestamp, key or value are not the original's"
@@ -266,13 +282,18 @@ class Oracle:
 
     def _fed_again(self) -> int:
         """A Kafka that is killed may take a batch twice whose acknowledgement was lost."""
-        return len(self._valid) - len({(e.k, e.seq) for e in self._valid})
+        return len(self._valid) - len({(e.k, e.seq) for e in self._valid}) - self._copies()
+
+    def _copies(self) -> int:
+        """What was fed twice on purpose."""
+        return sum((FAULT, b"copy") in record.headers for record in self._logs[self._topics.input])
 
     def summary(self) -> str:
         """What was checked, in one line."""
         kinds = Counter(self._dead.values())
         return (
-            f"{len(self._valid)} valid, {self._fed_again()} of them fed twice, "
+            f"{len(self._valid)} valid, {self._copies()} of them copies, {self._fed_again()} fed again by accident, "
+            f"{self._tombstones} tombstones, "
             f"dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
             f"{len(self._groups)} + {len(self._shops)} windows, {len(self._logs[self._topics.running])} updates, "
             f"{self.evidence.aborted} records of aborted transactions, "

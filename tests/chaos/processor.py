@@ -24,6 +24,7 @@ EVENT = json.dumps({
         {"name": "amount", "type": "int"},
     ],
 })  # fmt: skip
+AHEAD_MS = 86_400_000
 BY_KEY = Tumbling("10s", grace="5s")
 BY_SHOP = Tumbling("1m", grace="2m")
 
@@ -74,7 +75,7 @@ class Topics:
 def build(name: str) -> Processor:
     topics, made = Topics(name), Processor(name)
     results = {"n": agg.count(), "total": agg.sum("amount"), "high": agg.max("amount")}
-    events = made.source(topics.input, event_time="at", key="k", schema=EVENT)
+    events = made.source(topics.input, event_time="at", key="k", schema=EVENT, max_ahead=AHEAD_MS)
     valid = events.expect(not_negative=pl.col("amount") >= 0)
     valid.select("k", "seq", "amount").to(topics.echo)
     valid.window(BY_KEY, name="sum-by-key").agg(**results).to(topics.totals)

@@ -72,6 +72,13 @@ def letter_of_another_class(log: Log) -> Log:
     return log
 
 
+def letter_for_another_rule(log: Log) -> Log:
+    """A negative time instead of one that is too far ahead, or the like."""
+    at = next(i for i, record in enumerate(log) if (f"{ERRORS}class", b"validation") in record.headers)
+    log[at] = log[at]._replace(headers=[(n, b"key" if n == f"{ERRORS}rule" else v) for n, v in log[at].headers])
+    return log
+
+
 def letter_with_other_bytes(log: Log) -> Log:
     log[0] = log[0]._replace(value=b"tampered")
     return log
@@ -131,6 +138,7 @@ TAMPERED: list[tuple[str, str, Tamper]] = [
     ("dead letters", "repeated", in_log(lambda t: t.dead, lambda log: [*log, log[0]])),
     ("dead letters", "of a good record", in_log(lambda t: t.dead, letter_of_another)),
     ("dead letters", "another class", in_log(lambda t: t.dead, letter_of_another_class)),
+    ("dead letters", "another rule", in_log(lambda t: t.dead, letter_for_another_rule)),
     ("dead letters", "other bytes", in_log(lambda t: t.dead, letter_with_other_bytes)),
     ("changelog", "open window", in_log(lambda t: t.changelogs[0], without_a_tombstone)),
     ("changelog", "empty", in_log(lambda t: t.changelogs[2], lambda _: [])),
