@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 import fastavro
 
 from streampipe.records import Record
-from streampipe.windows import Tumbling
+from streampipe.windows import Session, Tumbling
 from tests.chaos.evidence import Evidence
-from tests.chaos.processor import AHEAD_MS, BY_KEY, BY_SHOP
+from tests.chaos.processor import AHEAD_MS, BY_KEY, BY_SHOP, VISITS
 from tests.chaos.traffic import FAULT
 from tests.chaos.wipes import left_alone
+from tests.operators.window_oracle import At, Sessions
 
 Where = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -56,7 +57,7 @@ class Group:
         return len(self.amounts), sum(self.amounts), max(self.amounts)
 
 
-Groups = dict[tuple[str, int], Group]
+Groups = dict[At, Group]
 
 
 class Values:
@@ -88,7 +89,7 @@ def millis(moment: datetime) -> int:
 
 
 def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], str]) -> tuple[Groups, set[Where]]:
-    """Groups by key and window start, and the events that came too late; the events of a partition in log order."""
+    """Groups by key and window, and the events that came too late; the events of a partition in log order."""
     groups: Groups = defaultdict(Group)
     late: set[Where] = set()
     stream_times: dict[int, int] = {}
@@ -96,11 +97,27 @@ def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], st
         partition = event.where[1]
         now = stream_times[partition] = max(stream_times.get(partition, 0), event.at)
         start = event.at - event.at % window.size_ms
-        if start + window.size_ms + window.grace_ms <= now:
+        end = start + window.size_ms
+        if end + window.grace_ms <= now:
             late.add(event.where)
         else:
-            groups[key(event), start].amounts.append(event.amount)
+            groups[key(event), start, end].amounts.append(event.amount)
     return groups, late
+
+
+def sessions(events: list[Event], window: Session) -> tuple[Groups, set[Where]]:
+    """The same of sessions by key; those of a key, as its partition's stream time has them."""
+    keys: dict[str, Sessions] = defaultdict(lambda: Sessions(window))
+    stream_times: dict[int, int] = {}
+    for n, event in enumerate(events):
+        partition, of_key = event.where[1], keys[event.k]
+        of_key.now = stream_times[partition] = max(stream_times.get(partition, 0), event.at)
+        of_key.take((event.k, n, event.at))
+    for of_key in keys.values():
+        of_key.close()
+    said = {at: numbers for of_key in keys.values() for at, numbers in of_key.said.items()}
+    groups = {at: Group([events[n].amount for n in numbers]) for at, numbers in said.items()}
+    return groups, {events[n].where for of_key in keys.values() for n in of_key.late}
 
 
 class Oracle:
@@ -113,7 +130,8 @@ class Oracle:
         self._tombstones = 0
         self._valid, self._dead = self._input()
         self._groups, late = windows(self._valid, BY_KEY, lambda e: e.k)
-        self._dead |= dict.fromkeys(late, "late")
+        self._visits, late_visits = sessions(self._valid, VISITS)
+        self._dead |= dict.fromkeys(late | late_visits, "late")
         self._repartitioned = [self._event(r) for r in self._logs[self._topics.repartition]]
         self._shops, self._late_in_shops = windows(self._repartitioned, BY_SHOP, lambda e: e.shop)
 
@@ -152,6 +170,7 @@ class Oracle:
             "echo": self._echo(),
             "totals": self._finals(topics.totals, "k", self._groups),
             "running": self._updates(),
+            "visits": self._finals(topics.visits, "k", self._visits),
             "repartition": self._repartition(),
             "shops": self._finals(topics.shops, "shop", self._shops),
             "dead letters": self._dead_letters(),
@@ -186,13 +205,14 @@ class Oracle:
             passed[key] += 1
         yield from (f"{k} ends at {passed[k]} of {len(all_)}" for k, all_ in wanted.items() if passed[k] != len(all_))
 
-    def _results(self, topic: str, key: str) -> Iterator[tuple[Record, tuple[str, int], tuple[int, int, int]]]:
+    def _results(self, topic: str, key: str) -> Iterator[tuple[Record, At, tuple[int, int, int]]]:
         for record in self._logs[topic]:
             value = self._decode(record.value or b"")
-            yield record, (value[key], millis(value["window_start"])), (value["n"], value["total"], value["high"])
+            window = value[key], millis(value["window_start"]), millis(value["window_end"])
+            yield record, window, (value["n"], value["total"], value["high"])
 
     def _finals(self, topic: str, key: str, groups: Groups) -> Iterator[str]:
-        seen: set[tuple[str, int]] = set()
+        seen: set[At] = set()
         for record, window, values in self._results(topic, key):
             if window in seen:
                 yield f"{_where(record)}: {window} closed twice"
@@ -203,7 +223,7 @@ class Oracle:
         yield from (f"{window} never closed" for window in groups.keys() - seen)
 
     def _updates(self) -> Iterator[str]:
-        last: dict[tuple[str, int], tuple[int, int, int]] = {}
+        last: dict[At, tuple[int, int, int]] = {}
         for record, window, values in self._results(self._topics.running, "k"):
             before = last.get(window, (0, -1, -1))
             if values[0] <= before[0] or values[1] < before[1] or values[2] < before[2]:
@@ -295,7 +315,8 @@ class Oracle:
             f"{len(self._valid)} valid, {self._copies()} of them copies, {self._fed_again()} fed again by accident, "
             f"{self._tombstones} tombstones, "
             f"dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
-            f"{len(self._groups)} + {len(self._shops)} windows, {len(self._logs[self._topics.running])} updates, "
+            f"{len(self._groups)} + {len(self._shops)} windows, {len(self._visits)} sessions, "
+            f"{len(self._logs[self._topics.running])} updates, "
             f"{self.evidence.aborted} records of aborted transactions, "
             f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work, "
             f"{sum(k.in_transaction for k in self.evidence.kills)} in an open transaction, "

@@ -1,4 +1,4 @@
-"""The processor that is killed: an echo, two aggregates by key, and one behind a repartition topic.
+"""The processor that is killed: an echo, three aggregates by key, one of sessions, and one behind a repartition topic.
 
 Its name, and so all its topics, comes from CHAOS_PROCESSOR: runs that share a broker stay apart.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from streampipe import Processor, Tumbling, agg
+from streampipe import Processor, Session, Tumbling, agg
 
 EVENT = json.dumps({
     "type": "record",
@@ -27,6 +27,9 @@ EVENT = json.dumps({
 AHEAD_MS = 86_400_000
 BY_KEY = Tumbling("10s", grace="5s")
 BY_SHOP = Tumbling("1m", grace="2m")
+VISITS = Session("500ms", grace="5s")
+"""Short enough that even the most frequent keys are silent for so long now and then."""
+WINDOWS = ("sum-by-key", "run-by-key", "sum-by-shop", "visits-by-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,10 @@ class Topics:
         return f"{self.name}-shops"
 
     @property
+    def visits(self) -> str:
+        return f"{self.name}-visits"
+
+    @property
     def repartition(self) -> str:
         return f"{self.name}-by-shop-repartition"
 
@@ -65,11 +72,12 @@ class Topics:
 
     @property
     def changelogs(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}-{window}-changelog" for window in ("sum-by-key", "run-by-key", "sum-by-shop"))
+        return tuple(f"{self.name}-{window}-changelog" for window in WINDOWS)
 
     @property
     def written(self) -> tuple[str, ...]:
-        return (self.echo, self.totals, self.running, self.shops, self.repartition, self.dead, *self.changelogs)
+        results = self.echo, self.totals, self.running, self.visits, self.shops
+        return (*results, self.repartition, self.dead, *self.changelogs)
 
 
 def build(name: str) -> Processor:
@@ -80,6 +88,7 @@ def build(name: str) -> Processor:
     valid.select("k", "seq", "amount").to(topics.echo)
     valid.window(BY_KEY, name="sum-by-key").agg(**results).to(topics.totals)
     valid.window(BY_KEY, emit="updates", late="drop", name="run-by-key").agg(**results).to(topics.running)
+    valid.window(VISITS, name="visits-by-key").agg(**results).to(topics.visits)
     valid.key_by("shop", name="by-shop").window(BY_SHOP, name="sum-by-shop").agg(**results).to(topics.shops)
     return made
 

@@ -130,6 +130,9 @@ TAMPERED: list[tuple[str, str, Tamper]] = [
     ("running", "last one lost", in_log(lambda t: t.running, lambda log: log[:-1])),
     ("running", "another value", in_log(lambda t: t.running, spoil)),
     ("running", "backwards", back_in_time),
+    ("visits", "lost", in_log(lambda t: t.visits, lose)),
+    ("visits", "repeated", in_log(lambda t: t.visits, repeat)),
+    ("visits", "another value", in_log(lambda t: t.visits, spoil)),
     ("shops", "repeated", in_log(lambda t: t.shops, repeat)),
     ("shops", "another value", in_log(lambda t: t.shops, spoil)),
     ("repartition", "lost", in_log(lambda t: t.repartition, lose)),
@@ -160,7 +163,7 @@ def test_an_input_that_was_not_consumed_shows_everywhere(embedded: Evidence) -> 
     last = next(r for r in reversed(log) if not r.headers)
     more = {embedded.topics.input: [*log, last._replace(offset=10**9)]}
     findings = Oracle(replace(embedded, logs=embedded.logs | more)).findings()
-    assert {"echo", "totals", "running", "repartition"} <= {finding.partition(":")[0] for finding in findings}
+    assert {"echo", "totals", "running", "visits", "repartition"} <= {finding.partition(":")[0] for finding in findings}
 
 
 def test_a_run_without_effect_proves_nothing(embedded: Evidence) -> None:
