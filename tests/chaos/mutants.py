@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Collection
@@ -26,7 +27,7 @@ from streampipe.runtime.restore import Restorer
 from streampipe.runtime.session import Session
 from streampipe.testing.stack import Stack
 from tests.chaos.driver import run
-from tests.chaos.oracle import Oracle
+from tests.chaos.oracle import Oracle, checks
 from tests.chaos.place import Scenario
 
 VARIABLE = "CHAOS_MUTANT"
@@ -157,36 +158,60 @@ def install() -> None:
     MUTANTS[os.environ.get(VARIABLE) or "nothing"].install()
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What the oracle found with a seed, or why the run did not get to its end, which is no proof of anything."""
+
+    seed: int
+    findings: list[str]
+    stuck: str = ""
+
+    @property
+    def seen(self) -> list[str]:
+        """The universal checks that are red."""
+        return checks(self.findings)
+
+    def __str__(self) -> str:
+        if self.stuck:
+            return f"seed {self.seed} did not finish: {self.stuck[:150]}"
+        by = f" by {', '.join(self.seen)}" if self.seen else ""
+        return f"seed {self.seed} is red{by}: {self.findings[0][:150]}" if self.findings else "green"
+
+
 def main() -> int:
-    """Run each of them; 0 if all were seen but for the one that breaks nothing."""
+    """Run each of them; 0 if the oracle saw all of them but the one that breaks nothing."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutants", description=__doc__)
     parser.add_argument("--only", choices=MUTANTS, action="append", help="this one; may be given several times")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    wrong = []
-    for name in given.only or MUTANTS:
-        seeds = range(given.seed, given.seed + (1 if name == "nothing" else SEEDS))
-        findings = next(filter(None, (_findings(name, seed) for seed in seeds)), [])
-        sys.stdout.write(f"{name}: {'red' if findings else 'green'}{': ' + findings[0][:150] if findings else ''}\n")
-        sys.stdout.flush()
-        if bool(findings) == (name == "nothing"):
-            wrong.append(name)
+    wrong = [name for name in given.only or MUTANTS if not _as_it_should_be(name, given.seed)]
     return int(bool(wrong))
 
 
-def _findings(name: str, seed: int) -> list[str]:
+def _as_it_should_be(name: str, first_seed: int) -> bool:
+    for seed in range(first_seed, first_seed + (1 if name == "nothing" else SEEDS)):
+        verdict = _run(name, seed)
+        sys.stdout.write(f"{name}: {verdict}\n")
+        sys.stdout.flush()
+        if verdict.seen:
+            return name != "nothing"
+    return name == "nothing" and not verdict.findings and not verdict.stuck
+
+
+def _run(name: str, seed: int) -> Verdict:
     folder = Path(tempfile.mkdtemp(prefix="streampipe-mutant-"))
-    with Stack() as stack:
-        scenario = Scenario(
-            f"kafka:{stack.bootstrap}", folder, seed=seed, stack=stack, mutant=name,
-            **({"records": 30_000, "kills": 8} | MUTANTS[name].happens),
-        )  # fmt: skip
-        try:
-            findings = Oracle(run(scenario)).findings()
-        except AssertionError as error:
-            findings = [str(error)]
-    shutil.rmtree(folder)
-    return findings
+    try:
+        with Stack() as stack:
+            scenario = Scenario(
+                f"kafka:{stack.bootstrap}", folder, seed=seed, stack=stack, mutant=name,
+                **({"records": 30_000, "kills": 8} | MUTANTS[name].happens),
+            )  # fmt: skip
+            evidence = run(scenario)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return Verdict(seed, [], str(error))
+    finally:
+        shutil.rmtree(folder)
+    return Verdict(seed, Oracle(evidence).findings())
 
 
 if __name__ == "__main__":

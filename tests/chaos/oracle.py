@@ -32,6 +32,12 @@ REASONS = {
     "negative": "validation: event_time", "ahead": "validation: max_ahead", "late": "late",
 }  # fmt: skip
 """Class, and rule if there is one, of the dead letter that an injected fault makes."""
+CHECKS = {
+    "unexpected": "exit", "injection": "I1", "dead letters": "I1", "totals": "I2", "running": "I2", "visits": "I2",
+    "shops": "I2", "observer": "I2", "echo": "I3", "repartition": "I3", "committed": "I4", "changelog": "I5",
+    "open transactions": "I6",
+}  # fmt: skip
+"""The universal check that each rule is a part of; that no worker ends by itself is not one of them."""
 ERRORS = "__streampipe.errors."
 SHOWN = 3
 
@@ -330,6 +336,11 @@ def _sequences(items: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
     for of, item in items:
         found[of].append(item)
     return found
+
+
+def checks(findings: Iterable[str]) -> list[str]:
+    """The universal checks that found these."""
+    return sorted({CHECKS[finding.partition(":")[0]] for finding in findings} - {"exit"})
 
 
 def vacuity(evidence: Evidence) -> list[str]:

@@ -14,7 +14,8 @@ from streampipe.records import Record
 from tests.chaos.driver import gather
 from tests.chaos.evidence import Evidence, partitions_of
 from tests.chaos.feeder import Feeder
-from tests.chaos.oracle import ERRORS, Oracle, Values, vacuity
+from tests.chaos.mutants import Verdict
+from tests.chaos.oracle import CHECKS, ERRORS, Oracle, Values, vacuity
 from tests.chaos.place import Scenario, open_place
 from tests.chaos.processor import EVENT, Topics
 from tests.chaos.traffic import Traffic
@@ -156,6 +157,16 @@ TAMPERED: list[tuple[str, str, Tamper]] = [
 def test_every_rule_notices(embedded: Evidence, rule: str, tamper: Tamper) -> None:
     assert Oracle(embedded).findings() == []
     assert any(finding.startswith(f"{rule}: ") for finding in Oracle(tamper(embedded)).findings())
+
+
+def test_every_rule_is_tampered_with_and_part_of_a_check() -> None:
+    assert {rule for rule, _, _ in TAMPERED} == CHECKS.keys() - {"injection"}
+
+
+def test_only_what_the_oracle_found_counts_as_seen() -> None:
+    assert Verdict(1, ["shops: twice", "echo: lost", "totals: lost"]).seen == ["I2", "I3"]
+    assert Verdict(1, ["unexpected: slot 0 ended"]).seen == []
+    assert str(Verdict(1, [], "no progress")) == "seed 1 did not finish: no progress"
 
 
 def test_an_input_that_was_not_consumed_shows_everywhere(embedded: Evidence) -> None:
