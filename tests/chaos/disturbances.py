@@ -52,6 +52,8 @@ class Disturbances:
         self._next = 0
         self.planned = Counter(kind.__name__ for kind in self._planned)
         self.done: Counter[str] = Counter()
+        self.restarts_s: list[float] = []
+        """When, by the monotonic clock."""
         self.wiped: Counter[str] = Counter()
         """Stores by what was done to them between two workers."""
 
@@ -158,6 +160,7 @@ class Disturbances:
     def restart(self, _: int) -> None:
         """Kafka is stopped and started again; every other time it is killed."""
         assert self._scenario.stack is not None, "only a stack of its own can be restarted"
+        self.restarts_s.append(time.monotonic())
         self._scenario.stack.restart_kafka(kill=self.done["restart"] % 2 == 1)
         fed = self._feeder.fed
         try:

@@ -17,6 +17,7 @@ from tests.chaos.nemesis import Nemesis
 from tests.chaos.place import Place, Scenario, open_place
 from tests.chaos.processor import EVENT
 from tests.chaos.traffic import Traffic
+from tests.chaos.watch import Watch
 from tests.chaos.workers import Workers
 
 
@@ -31,21 +32,25 @@ def run(scenario: Scenario) -> Evidence:
         stack.callback(workers.close)
         observer = Observer(place.broker, place.admin, place.topics.written)
         stack.callback(observer.stop)
+        watch = Watch(place.broker, place.topics.name, partitions_of(place.admin, [place.topics.input]))
+        stack.callback(watch.stop)
         feeder = Feeder(place.broker, place.topics.input, records, per_second)
         stack.callback(feeder.stop)
         observer.start()
+        watch.start()
         feeder.start()
         workers.start_all()
         nemesis = Nemesis(scenario, place, workers, feeder)
         kills = nemesis.run()
         feeder.finish()
+        watch.stop()
         workers.stop_all(40)
         workers.finish(scenario.finish_within_s)
         evidence = gather(place, observer, kills, workers)
         others = nemesis.disturbances
         return replace(
-            evidence, reached=nemesis.reached, missed=nemesis.missed,
-            disturbances=others.done, planned=others.planned, wiped=others.wiped,
+            evidence, reached=nemesis.reached, missed=nemesis.missed, points=nemesis.points, stalls=watch.stalls,
+            disturbances=others.done, planned=others.planned, wiped=others.wiped, restarts_s=others.restarts_s,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from streampipe.brokers.port import Admin, Broker, Isolation, Reader
 from streampipe.records import Record, TopicPartition, records_of
 from tests.chaos.processor import Topics
+from tests.chaos.watch import Stall
 
 Logs = dict[str, list[Record]]
 """Records by topic; those of one partition in log order."""
@@ -19,14 +20,15 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A kill -9: which slot, how many input records the group had committed then, of those fed and of all, and
-    whether a transaction of the slot was seen open right before."""
+    """A kill -9: which slot, how many input records the group had committed then, of those fed and of all, whether a
+    transaction of the slot was seen open right before, and when it was by the monotonic clock."""
 
     slot: int
     committed: int
     fed: int
     total: int
     in_transaction: bool
+    at_s: float
 
     @property
     def mid_work(self) -> bool:
@@ -54,7 +56,13 @@ class Evidence:
     reached: Counter[str] = field(default_factory=Counter)
     """Deaths by failpoint."""
     missed: Counter[str] = field(default_factory=Counter)
-    """Failpoints that a worker did not get to in time."""
+    """Failpoints that a worker did not get to in time. Those that have to be reached are tried again."""
+    points: Counter[str] = field(default_factory=Counter)
+    """How often each failpoint was to be reached."""
+    stalls: list[Stall] = field(default_factory=list)
+    """When partitions of the input stood still."""
+    restarts_s: list[float] = field(default_factory=list)
+    """When Kafka was restarted, by the monotonic clock."""
     disturbances: Counter[str] = field(default_factory=Counter)
     """What else happened."""
     planned: Counter[str] = field(default_factory=Counter)

@@ -25,6 +25,8 @@ POINTS = (
 )  # fmt: skip
 IN_TRANSACTION = POINTS[: POINTS.index("after-commit")]
 """Points at which a transaction is open."""
+TIMES = 5
+"""So often each is reached in a run that has room for it."""
 
 Fuse = Callable[[str], None]
 

@@ -17,7 +17,7 @@ from streampipe.brokers.port import Member
 from streampipe.records import TopicPartition
 from tests.chaos.disturbances import Disturbances, slot_of
 from tests.chaos.evidence import Kill, partitions_of
-from tests.chaos.failpoints import IN_TRANSACTION, REBALANCES
+from tests.chaos.failpoints import IN_TRANSACTION, REBALANCES, TIMES
 from tests.chaos.feeder import Feeder
 from tests.chaos.place import Place, Scenario
 from tests.chaos.workers import Workers, await_true
@@ -44,6 +44,7 @@ class Nemesis:
         self._dead: set[str] = set()
         self._left_open: dict[TopicPartition, int] = {}
         self._points = self._shuffled(scenario.points, scenario.failpoints)
+        self.points = Counter(self._points)
         self.reached: Counter[str] = Counter()
         """Deaths by failpoint."""
         self.missed: Counter[str] = Counter()
@@ -108,8 +109,8 @@ class Nemesis:
         self._note([slot], cut)
 
     def _note(self, slots: list[int], cut: Collection[int]) -> None:
-        committed, fed = self._place.committed(), self._feeder.fed
-        self._kills += [Kill(slot, committed, fed, self._scenario.records, slot in cut) for slot in slots]
+        at_s, committed, fed = time.monotonic(), self._place.committed(), self._feeder.fed
+        self._kills += [Kill(slot, committed, fed, self._scenario.records, slot in cut, at_s) for slot in slots]
         self._dead |= {member.id for member in self._members() if slot_of(member) in slots}
         self._left_open = self._open()
 
@@ -120,6 +121,8 @@ class Nemesis:
         while not self._workers.died(slot):
             if time.monotonic() > deadline:
                 self.missed[point] += 1
+                if self.points[point] >= TIMES:
+                    self._points.insert(0, point)
                 self._workers.kill(slot)
                 break
             if not working and self._owned()[slot]:

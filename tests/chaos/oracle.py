@@ -13,6 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import median
 from typing import Any, NamedTuple
 
 import fastavro
@@ -20,8 +21,10 @@ import fastavro
 from streampipe.records import Record
 from streampipe.windows import Session, Tumbling
 from tests.chaos.evidence import Evidence
+from tests.chaos.failpoints import TIMES
 from tests.chaos.processor import AHEAD_MS, BY_KEY, BY_SHOP, VISITS
 from tests.chaos.traffic import FAULT
+from tests.chaos.watch import gaps_s
 from tests.chaos.wipes import left_alone
 from tests.operators.window_oracle import At, Sessions
 
@@ -326,6 +329,7 @@ class Oracle:
             f"{self.evidence.aborted} records of aborted transactions, "
             f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work, "
             f"{sum(k.in_transaction for k in self.evidence.kills)} in an open transaction, "
+            f"{_stood_still(self.evidence)}, "
             f"failpoints {dict(self.evidence.reached)}, missed {dict(self.evidence.missed)}, "
             f"disturbances {dict(self.evidence.disturbances)}, stores wiped {dict(self.evidence.wiped)}"
         )
@@ -336,6 +340,17 @@ def _sequences(items: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
     for of, item in items:
         found[of].append(item)
     return found
+
+
+def _stood_still(evidence: Evidence) -> str:
+    of_workers = [stall for stall in evidence.stalls if not any(map(stall.covers, evidence.restarts_s))]
+    gaps = gaps_s(of_workers, [kill.at_s for kill in evidence.kills]) or [0.0]
+    longest = max((stall.length_s for stall in evidence.stalls), default=0.0)
+    return (
+        f"a partition with work went on {median(gaps):.1f} s after a kill in the middle and {max(gaps):.1f} s at most, "
+        f""
+        f"and stood still for {longest:.1f} s at most with all that happened"
+    )
 
 
 def checks(findings: Iterable[str]) -> list[str]:
@@ -360,6 +375,9 @@ def vacuity(evidence: Evidence) -> list[str]:
         found.append(f"of the disturbances {dict(missing)} did not happen")
     if evidence.disturbances["wipe"] and not evidence.wiped.keys() - {left_alone.__name__}:
         found.append("no store was on disk when state was to be wiped")
+    for point, planned in evidence.points.items():
+        if planned >= TIMES and evidence.reached[point] < TIMES:
+            found.append(f"failpoint {point} was reached {evidence.reached[point]} times, not {TIMES}")
     return found
 
 

@@ -186,6 +186,8 @@ def test_a_run_without_effect_proves_nothing(embedded: Evidence) -> None:
     assert one_reason(replace(embedded, kills=between_transactions)).endswith("seen open")
     assert one_reason(replace(embedded, aborted=0)).startswith("no record")
     assert one_reason(replace(embedded, planned=Counter(zombie=1))).endswith("did not happen")
+    seldom = replace(embedded, points=Counter({"after-begin": 6}), reached=Counter({"after-begin": 4}))
+    assert one_reason(seldom) == "failpoint after-begin was reached 4 times, not 5"
     spared = replace(embedded, disturbances=Counter(wipe=1), wiped=Counter(left_alone=16))
     assert one_reason(spared).startswith("no store was on disk")
 
