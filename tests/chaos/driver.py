@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import Any
 
 from streampipe.brokers.local import LocalBroker
 from streampipe.errors import UnknownSchema
+from streampipe.observe.state import StateReader
 from tests.chaos.evidence import Evidence, Kill, Logs, Observer, partitions_of, read, schema_ids
 from tests.chaos.feeder import Feeder
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.place import Place, Scenario, open_place
-from tests.chaos.processor import EVENT
+from tests.chaos.processor import EVENT, STORES, build
 from tests.chaos.traffic import Traffic
 from tests.chaos.watch import Watch
 from tests.chaos.workers import Workers
@@ -45,13 +47,24 @@ def run(scenario: Scenario) -> Evidence:
         feeder.finish()
         watch.stop()
         workers.stop_all(40)
-        workers.finish(scenario.finish_within_s)
+        held = finish(place, workers, scenario.finish_within_s)
         evidence = gather(place, observer, kills, workers)
         others = nemesis.disturbances
         return replace(
             evidence, reached=nemesis.reached, missed=nemesis.missed, points=nemesis.points, stalls=watch.stalls,
+            held=held,
             disturbances=others.done, planned=others.planned, wiped=others.wiped, restarts_s=others.restarts_s,
         )  # fmt: skip
+
+
+def finish(place: Place, workers: Workers, within_s: float) -> dict[str, list[dict[str, Any]]]:
+    """Consume all, and close all windows; what each store held before that, as a worker would restore it."""
+    workers.catch_up(within_s)
+    topology, schemas = build(place.topics.name).topology, place.environment["STREAMPIPE_SCHEMAS"]
+    reader = StateReader(topology, place.broker, place.registry, schemas)
+    held = {name: [row["columns"] for row in reader.rows(place.admin, name, lambda *_: None)] for name in STORES}
+    workers.close_windows(within_s)
+    return held
 
 
 def gather(place: Place, observer: Observer | None, kills: list[Kill], workers: Workers) -> Evidence:

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from streampipe.brokers.port import Admin, Broker, Isolation, Reader
 from streampipe.records import Record, TopicPartition, records_of
@@ -51,6 +52,8 @@ class Evidence:
     stable_ends: dict[TopicPartition, int]
     aborted: int
     """Records of aborted transactions."""
+    held: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """What each store held, restored from its changelog, when all was consumed and no window closed for that."""
     kills: list[Kill] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     reached: Counter[str] = field(default_factory=Counter)

@@ -37,8 +37,8 @@ REASONS = {
 """Class, and rule if there is one, of the dead letter that an injected fault makes."""
 CHECKS = {
     "unexpected": "exit", "injection": "I1", "dead letters": "I1", "totals": "I2", "running": "I2", "visits": "I2",
-    "shops": "I2", "observer": "I2", "echo": "I3", "repartition": "I3", "committed": "I4", "changelog": "I5",
-    "open transactions": "I6",
+    "shops": "I2", "observer": "I2", "echo": "I3", "repartition": "I3", "committed": "I4", "stores": "I5",
+    "changelog": "I5", "open transactions": "I6",
 }  # fmt: skip
 """The universal check that each rule is a part of; that no worker ends by itself is not one of them."""
 ERRORS = "__streampipe.errors."
@@ -58,8 +58,9 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """The aggregates of a window."""
+    """The aggregates of a window, and the partition that its events are in."""
 
+    partition: int
     amounts: list[int] = field(default_factory=list)
 
     def values(self) -> tuple[int, int, int]:
@@ -67,6 +68,14 @@ class Group:
 
 
 Groups = dict[At, Group]
+
+
+class Expected(NamedTuple):
+    """Groups by key and window, those of them that are open after the last event, and the events that came too late."""
+
+    groups: Groups
+    open: set[At]
+    late: set[Where]
 
 
 class Values:
@@ -97,9 +106,9 @@ def millis(moment: datetime) -> int:
     return round(moment.timestamp() * 1000)
 
 
-def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], str]) -> tuple[Groups, set[Where]]:
-    """Groups by key and window, and the events that came too late; the events of a partition in log order."""
-    groups: Groups = defaultdict(Group)
+def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], str]) -> Expected:
+    """What tumbling windows make of events, those of a partition in log order."""
+    groups: Groups = {}
     late: set[Where] = set()
     stream_times: dict[int, int] = {}
     for event in events:
@@ -110,23 +119,29 @@ def windows(events: Iterable[Event], window: Tumbling, key: Callable[[Event], st
         if end + window.grace_ms <= now:
             late.add(event.where)
         else:
-            groups[key(event), start, end].amounts.append(event.amount)
-    return groups, late
+            groups.setdefault((key(event), start, end), Group(partition)).amounts.append(event.amount)
+    still = {at for at, group in groups.items() if at[2] + window.grace_ms > stream_times[group.partition]}
+    return Expected(groups, still, late)
 
 
-def sessions(events: list[Event], window: Session) -> tuple[Groups, set[Where]]:
+def sessions(events: list[Event], window: Session) -> Expected:
     """The same of sessions by key; those of a key, as its partition's stream time has them."""
-    keys: dict[str, Sessions] = defaultdict(lambda: Sessions(window))
+    keys: dict[tuple[int, str], Sessions] = defaultdict(lambda: Sessions(window))
     stream_times: dict[int, int] = {}
     for n, event in enumerate(events):
-        partition, of_key = event.where[1], keys[event.k]
+        partition = event.where[1]
+        of_key = keys[partition, event.k]
         of_key.now = stream_times[partition] = max(stream_times.get(partition, 0), event.at)
         of_key.take((event.k, n, event.at))
-    for of_key in keys.values():
+    groups: Groups = {}
+    still: set[At] = set()
+    for (partition, _), of_key in keys.items():
+        of_key.now = stream_times[partition]
+        of_key.settle()
+        still |= of_key.held.keys()
         of_key.close()
-    said = {at: numbers for of_key in keys.values() for at, numbers in of_key.said.items()}
-    groups = {at: Group([events[n].amount for n in numbers]) for at, numbers in said.items()}
-    return groups, {events[n].where for of_key in keys.values() for n in of_key.late}
+        groups |= {at: Group(partition, [events[n].amount for n in ns]) for at, ns in of_key.said.items()}
+    return Expected(groups, still, {events[n].where for of_key in keys.values() for n in of_key.late})
 
 
 class Oracle:
@@ -138,11 +153,11 @@ class Oracle:
         self._decode = Values(evidence.schemas)
         self._tombstones = 0
         self._valid, self._dead = self._input()
-        self._groups, late = windows(self._valid, BY_KEY, lambda e: e.k)
-        self._visits, late_visits = sessions(self._valid, VISITS)
-        self._dead |= dict.fromkeys(late | late_visits, "late")
+        self._windows = windows(self._valid, BY_KEY, lambda e: e.k)
+        self._visits = sessions(self._valid, VISITS)
+        self._dead |= dict.fromkeys(self._windows.late | self._visits.late, "late")
         self._repartitioned = [self._event(r) for r in self._logs[self._topics.repartition]]
-        self._shops, self._late_in_shops = windows(self._repartitioned, BY_SHOP, lambda e: e.shop)
+        self._shops = windows(self._repartitioned, BY_SHOP, lambda e: e.shop)
 
     def _input(self) -> tuple[list[Event], dict[Where, str]]:
         valid: list[Event] = []
@@ -177,14 +192,15 @@ class Oracle:
             "unexpected": iter(self.evidence.unexpected),
             "injection": self._injection(),
             "echo": self._echo(),
-            "totals": self._finals(topics.totals, "k", self._groups),
+            "totals": self._finals(topics.totals, "k", self._windows.groups),
             "running": self._updates(),
-            "visits": self._finals(topics.visits, "k", self._visits),
+            "visits": self._finals(topics.visits, "k", self._visits.groups),
             "repartition": self._repartition(),
-            "shops": self._finals(topics.shops, "shop", self._shops),
+            "shops": self._finals(topics.shops, "shop", self._shops.groups),
             "dead letters": self._dead_letters(),
             "committed": self._positions(),
             "open transactions": self._transactions(),
+            "stores": self._stores(),
             "changelog": self._changelogs(),
             "observer": self._observer(),
         }
@@ -216,9 +232,7 @@ class Oracle:
 
     def _results(self, topic: str, key: str) -> Iterator[tuple[Record, At, tuple[int, int, int]]]:
         for record in self._logs[topic]:
-            value = self._decode(record.value or b"")
-            window = value[key], millis(value["window_start"]), millis(value["window_end"])
-            yield record, window, (value["n"], value["total"], value["high"])
+            yield record, *_entry(self._decode(record.value or b""), key)
 
     def _finals(self, topic: str, key: str, groups: Groups) -> Iterator[str]:
         seen: set[At] = set()
@@ -233,15 +247,17 @@ class Oracle:
 
     def _updates(self) -> Iterator[str]:
         last: dict[At, tuple[int, int, int]] = {}
+        groups = self._windows.groups
         for record, window, values in self._results(self._topics.running, "k"):
             before = last.get(window, (0, -1, -1))
             if values[0] <= before[0] or values[1] < before[1] or values[2] < before[2]:
                 yield f"{_where(record)}: {window} goes from {before} to {values}"
             # every intermediate one as well: a prefix of what the window got, in order
-            if window not in self._groups or Group(self._groups[window].amounts[: values[0]]).values() != values:
+            got = groups[window].amounts[: values[0]] if window in groups else []
+            if not got or Group(0, got).values() != values:
                 yield f"{_where(record)}: {window} was never {values}"
             last[window] = values
-        expected = {window: group.values() for window, group in self._groups.items()}
+        expected = {window: group.values() for window, group in groups.items()}
         for window in last.keys() | expected.keys():
             if last.get(window) != expected.get(window):
                 yield f"{window}: last value {last.get(window)}, expected {expected.get(window)}"
@@ -258,7 +274,7 @@ class Oracle:
 
     def _dead_letters(self) -> Iterator[str]:
         """Exactly the expected ones by position, each once, for the right reason, original bytes kept."""
-        expected = {**self._dead, **dict.fromkeys(self._late_in_shops, "late")}
+        expected = {**self._dead, **dict.fromkeys(self._shops.late, "late")}
         records = {
             _where(r): r for topic in (self._topics.input, self._topics.repartition) for r in self._logs[topic]
         }  # fmt: skip
@@ -287,6 +303,16 @@ class Oracle:
         for tp, end in self.evidence.ends.items():
             if self.evidence.stable_ends[tp] != end:
                 yield f"{tp} is stable up to {self.evidence.stable_ends[tp]} of {end}"
+
+    def _stores(self) -> Iterator[str]:
+        """Restored before windows are closed for the end, exactly those are there that are open."""
+        by_key = ("k", self._windows)
+        stores = {"sum-by-key": by_key, "run-by-key": by_key, "visits-by-key": ("k", self._visits)}
+        for name, (key, expected) in (stores | {"sum-by-shop": ("shop", self._shops)}).items():
+            wanted = Counter((at, expected.groups[at].values()) for at in expected.open)
+            found = Counter(_entry(columns, key) for columns in self.evidence.held.get(name, ()))
+            yield from (f"{name} holds {entry} which is not open" for entry in found - wanted)
+            yield from (f"{name} does not hold {entry}" for entry in wanted - found)
 
     def _changelogs(self) -> Iterator[str]:
         """Replayed into an empty store nothing is left but the stream times, under the empty key."""
@@ -323,8 +349,9 @@ class Oracle:
         return (
             f"{len(self._valid)} valid, {self._copies()} of them copies, {self._fed_again()} fed again by accident, "
             f"{self._tombstones} tombstones, "
-            f"dead {dict(kinds)}, {len(self._late_in_shops)} late behind the repartition, "
-            f"{len(self._groups)} + {len(self._shops)} windows, {len(self._visits)} sessions, "
+            f"dead {dict(kinds)}, {len(self._shops.late)} late behind the repartition, "
+            f"{len(self._windows.groups)} + {len(self._shops.groups)} windows, {len(self._visits.groups)} sessions, "
+            f"{sum(map(len, self.evidence.held.values()))} entries of open ones in stores, "
             f"{len(self._logs[self._topics.running])} updates, "
             f"{self.evidence.aborted} records of aborted transactions, "
             f"{sum(k.mid_work for k in self.evidence.kills)} of {len(self.evidence.kills)} kills mid-work, "
@@ -333,6 +360,11 @@ class Oracle:
             f"failpoints {dict(self.evidence.reached)}, missed {dict(self.evidence.missed)}, "
             f"disturbances {dict(self.evidence.disturbances)}, stores wiped {dict(self.evidence.wiped)}"
         )
+
+
+def _entry(columns: dict[str, Any], key: str) -> tuple[At, tuple[int, int, int]]:
+    window = columns[key], millis(columns["window_start"]), millis(columns["window_end"])
+    return window, (columns["n"], columns["total"], columns["high"])
 
 
 def _sequences(items: Iterable[tuple[Any, Any]]) -> dict[Any, list[Any]]:
@@ -371,6 +403,8 @@ def vacuity(evidence: Evidence) -> list[str]:
         found.append("no record of an aborted transaction: no kill cut one")
     if len(evidence.missed) > len(evidence.reached):
         found.append(f"only {len(evidence.reached)} failpoints were reached, not {', '.join(evidence.missed)}")
+    if not any(evidence.held.values()):
+        found.append("no window was open when all was consumed")
     if missing := evidence.planned - evidence.disturbances:
         found.append(f"of the disturbances {dict(missing)} did not happen")
     if evidence.disturbances["wipe"] and not evidence.wiped.keys() - {left_alone.__name__}:

@@ -29,7 +29,7 @@ BY_KEY = Tumbling("10s", grace="5s")
 BY_SHOP = Tumbling("1m", grace="2m")
 VISITS = Session("500ms", grace="5s")
 """Short enough that even the most frequent keys are silent for so long now and then."""
-WINDOWS = ("sum-by-key", "run-by-key", "sum-by-shop", "visits-by-key")
+STORES = ("sum-by-key", "run-by-key", "sum-by-shop", "visits-by-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Topics:
 
     @property
     def changelogs(self) -> tuple[str, ...]:
-        return tuple(f"{self.name}-{window}-changelog" for window in WINDOWS)
+        return tuple(f"{self.name}-{store}-changelog" for store in STORES)
 
     @property
     def written(self) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streampipe.records import Record
-from tests.chaos.driver import gather
+from tests.chaos.driver import finish, gather
 from tests.chaos.evidence import Evidence, partitions_of
 from tests.chaos.feeder import Feeder
 from tests.chaos.mutants import Verdict
@@ -119,6 +120,15 @@ def aborted_read(evidence: Evidence) -> Evidence:
     return replace(evidence, observed=evidence.observed | {name: [*seen, seen[0]._replace(offset=10**9)]})
 
 
+def in_store(name: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Tamper:
+    """Change what a store held."""
+
+    def tamper(evidence: Evidence) -> Evidence:
+        return replace(evidence, held=evidence.held | {name: change(evidence.held[name])})
+
+    return tamper
+
+
 TAMPERED: list[tuple[str, str, Tamper]] = [
     ("echo", "lost", in_log(lambda t: t.echo, lose)),
     ("echo", "repeated", in_log(lambda t: t.echo, repeat)),
@@ -144,6 +154,10 @@ TAMPERED: list[tuple[str, str, Tamper]] = [
     ("dead letters", "another class", in_log(lambda t: t.dead, letter_of_another_class)),
     ("dead letters", "another rule", in_log(lambda t: t.dead, letter_for_another_rule)),
     ("dead letters", "other bytes", in_log(lambda t: t.dead, letter_with_other_bytes)),
+    ("stores", "lost", in_store("sum-by-key", lambda held: held[1:])),
+    ("stores", "repeated", in_store("run-by-key", lambda held: [*held, held[0]])),
+    ("stores", "another value", in_store("visits-by-key", lambda held: [held[0] | {"total": -1}, *held[1:]])),
+    ("stores", "empty", in_store("sum-by-shop", lambda _: [])),
     ("changelog", "open window", in_log(lambda t: t.changelogs[0], without_a_tombstone)),
     ("changelog", "empty", in_log(lambda t: t.changelogs[2], lambda _: [])),
     ("committed", "one short", one_short),
@@ -185,6 +199,7 @@ def test_a_run_without_effect_proves_nothing(embedded: Evidence) -> None:
     between_transactions = [replace(kill, in_transaction=False) for kill in embedded.kills]
     assert one_reason(replace(embedded, kills=between_transactions)).endswith("seen open")
     assert one_reason(replace(embedded, aborted=0)).startswith("no record")
+    assert one_reason(replace(embedded, held={})).startswith("no window was open")
     assert one_reason(replace(embedded, planned=Counter(zombie=1))).endswith("did not happen")
     seldom = replace(embedded, points=Counter({"after-begin": 6}), reached=Counter({"after-begin": 4}))
     assert one_reason(seldom) == "failpoint after-begin was reached 4 times, not 5"
@@ -229,5 +244,5 @@ def killed_between_output_and_commit(scenario: Scenario, guarantee: str) -> list
         assert place.committed() == 0, "killed too late"
         heir = Workers(1, scenario.folder, place.environment, *flags)
         stack.callback(heir.close)
-        heir.finish(scenario.finish_within_s)
-        return Oracle(gather(place, None, [], heir)).findings()
+        held = finish(place, heir, scenario.finish_within_s)
+        return Oracle(replace(gather(place, None, [], heir), held=held)).findings()

@@ -84,13 +84,17 @@ class Workers:
             self._await_end(slot, process, timeout_s)
         self._processes = {}
 
-    def finish(self, timeout_s: float) -> None:
-        """Run all slots until they caught up and closed their windows; as a user would, under the supervisor."""
-        flags = ["--until-caught-up", "--close-windows", "--workers", str(self._slots)]
-        self._processes = {0: self._spawn("finish", *self._flags, *flags)}
+    def catch_up(self, timeout_s: float, *flags: str) -> None:
+        """Run all slots until they caught up; as a user would, under the supervisor."""
+        flags = (*self._flags, "--until-caught-up", "--workers", str(self._slots), *flags)
+        self._processes = {0: self._spawn("finish", *flags)}
         code = self._processes[0].wait(timeout_s)
         if code:
             self.unexpected.append(f"the last run ended with exit code {code}")
+
+    def close_windows(self, timeout_s: float) -> None:
+        """The same, and close all windows at the end."""
+        self.catch_up(timeout_s, "--close-windows")
 
     def close(self) -> None:
         """Leave none behind."""
