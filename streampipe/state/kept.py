@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import reduce
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import orjson
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 VERSION = 1
 VOID_AFTER_MS = 12 * 3_600_000
 _CRC_SIZE = 8
+_MARK = "streampipe.mark"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,23 @@ class Mark:
         """Whether a changelog with this id, of these offsets, goes on where the state ends."""
         return self.topic_id == topic_id and first <= self.offset <= end and now_ms - self.at_ms <= VOID_AFTER_MS
 
-    def save(self, path: Path) -> None:
-        """Write it to a file of its own. Raises OSError."""
-        data = orjson.dumps({"version": VERSION, **asdict(self)})
-        path.write_bytes(_crc(data) + data)
+    def save(self, folder: Path) -> None:
+        """Write it to a file in the folder that it is the mark of, with what else is there. Raises OSError."""
+        data = orjson.dumps({"version": VERSION, **asdict(self), "files": _files(folder)})
+        (folder / _MARK).write_bytes(_crc(data) + data)
 
     @classmethod
-    def load(cls, path: Path) -> Mark | None:
-        """And back; None when there is none, or when it is not as it was written."""
-        found = _read(path)
-        return None if found is None else _mark(found)
+    def load(cls, folder: Path) -> Mark | None:
+        """And back, once; None when there is none, or when it or the folder is not as it was written."""
+        found = _read(folder / _MARK)
+        if found is None:
+            return None
+        (folder / _MARK).unlink()  # from now on the folder is written to
+        fields = orjson.loads(found)
+        if fields.pop("files", None) == _files(folder):
+            return _mark(fields)
+        not_used(folder, "its files are not those that were kept")
+        return None
 
 
 def check_folder(folder: Path) -> None:
@@ -95,7 +104,7 @@ def read(path: Path) -> tuple[Mark, dict[bytes, bytes]] | None:
     head, _, body = found.partition(b"\n")
     fields = orjson.loads(head)
     count = fields.pop("count")
-    mark = _mark(orjson.dumps(fields))
+    mark = _mark(fields)
     sizes = np.frombuffer(body, ">u4", 2 * count)
     cuts = [sizes.nbytes, *(np.cumsum(sizes, dtype=np.int64) + sizes.nbytes).tolist()]
     parts = [body[start:end] for start, end in pairwise(cuts)]
@@ -107,9 +116,21 @@ def not_used(path: Path, why: str) -> None:
     log.warning("kept state is not used, its changelog is read whole: %s: %s", path, why)
 
 
-def _mark(data: bytes) -> Mark | None:
-    fields = orjson.loads(data)
+def _mark(fields: dict[str, Any]) -> Mark | None:
     return Mark(**fields) if fields.pop("version") == VERSION else None
+
+
+def _files(folder: Path) -> dict[str, list[int]]:
+    """Size of each file of a database, and the checksum of those that say which others there are.
+
+    The others have checksums in them. What says how the database was opened, and its log, may be anything.
+    """
+    found = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".sst" or path.name.startswith(("MANIFEST", "CURRENT")):
+            listing = b"" if path.suffix == ".sst" else path.read_bytes()
+            found[path.name] = [path.stat().st_size, zlib.crc32(listing)]
+    return found
 
 
 def _crc(*parts: bytes) -> bytes:

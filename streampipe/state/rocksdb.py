@@ -22,7 +22,6 @@ from streampipe.state.memory import MemoryStores
 from streampipe.state.port import StateStore
 
 MIB = 1 << 20
-_MARK = "streampipe.mark"
 ENTRY_BYTES = 512
 """What an entry is taken to need that a step keeps in memory."""
 
@@ -164,7 +163,7 @@ class RocksStore:
             self._db.close()
         except Exception as error:  # RocksDB's own, of whatever kind, as on a disk that is full
             raise OSError(str(error)) from error
-        mark.save(self._folder / _MARK)
+        mark.save(self._folder)
         _remove(self._kept)
         self._kept.parent.mkdir(parents=True, exist_ok=True)
         self._folder.rename(self._kept)
@@ -192,9 +191,7 @@ def _claimed(kept: Path, folder: Path) -> Mark | None:
     except OSError as error:
         not_used(kept, str(error))
         return None
-    if (mark := Mark.load(folder / _MARK)) is not None:
-        (folder / _MARK).unlink()  # from now on it is written to
-    return mark
+    return Mark.load(folder)
 
 
 def _remove(path: Path) -> None:

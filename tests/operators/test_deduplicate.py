@@ -110,6 +110,13 @@ def test_state_shows_keys_and_the_times_they_went_through_with() -> None:
     assert frame.timestamps.tolist() == [3, 4]
 
 
+def test_a_late_dead_letter_names_the_times_of_what_it_could_repeat() -> None:
+    made = driver(10, 5)
+    ours(made, [Row("a", 100, 0), Row("a", 50, 1)], 10)
+    [(_, _, reason)] = made.result.dead
+    assert reason["window"] == "[1970-01-01T00:00:00.041Z, 1970-01-01T00:00:00.059Z]"
+
+
 def test_late_records_are_dropped_by_policy_and_a_null_key_is_a_dead_letter() -> None:
     made = driver(10, 5, late="drop")
     made.feed([Event("in", None, {"k": None, "v": 9}, 100)])

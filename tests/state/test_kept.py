@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -110,6 +111,37 @@ def test_a_rocksdb_with_a_damaged_block_says_so_whoever_reads_it_and_the_next_on
             read(store)
         again = stores.open("sums", 0)
         assert (again.mark, len(again)) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "way"),
+    [*itertools.product(["*.sst", "MANIFEST-*", "CURRENT"], ["gone", "cut", "longer", "other"]), ("[!s]*", "gone")],
+)
+def test_a_rocksdb_whose_files_are_not_those_that_were_kept_is_not_used(tmp_path: Path, kind: str, way: str) -> None:
+    """RocksDB itself opens some of them as if nothing were missing, or makes a new database where one was."""
+    for cut_at in (0.0, 0.3, 0.6, 0.9):
+        with closing(RocksStores(tmp_path / "a", 8, tmp_path / "kept")) as stores:
+            store = stores.open("sums", 0)
+            for part in range(3):  # several changes of what RocksDB says its files are
+                store.put_many([b"%d-%d" % (part, n) for n in range(100)], [b"1"] * 100)
+                store._db.flush()  # type: ignore[attr-defined]
+            store.keep(MARK)
+        for file in sorted((tmp_path / "kept" / "sums" / "0").glob(kind)):
+            whole = file.read_bytes()
+            at = int(len(whole) * cut_at)
+            parts = {
+                "cut": whole[:at],
+                "longer": whole + b"x",
+                "other": whole[:at] + bytes(byte ^ 1 for byte in whole[at : at + 1]) + whole[at + 1 :],
+            }
+            file.unlink() if way == "gone" else file.write_bytes(parts[way])
+        with closing(RocksStores(tmp_path / "a", 8, tmp_path / "kept")) as stores:
+            store = stores.open("sums", 0)
+            if kind == "*.sst" and way == "other" and store.mark is not None:  # its blocks have checksums of their own
+                with pytest.raises(StateLost):
+                    list(store.range())
+            else:
+                assert (store.mark, len(store)) == (None, 0)
 
 
 @pytest.mark.parametrize("place", ["a/sums/0", "kept/sums/0", "kept/sums"])

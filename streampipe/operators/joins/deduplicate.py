@@ -41,7 +41,7 @@ class DeduplicateStep(WaitingStep):
         seen = self._times.running(frame)
         late = frame.timestamps + self._grace_ms < seen
         if late.any():
-            before_ms = after_ms = self._within_ms
+            before_ms = after_ms = self._within_ms - 1  # duplicates are nearer than that
             self._refuse_late(frame, late, before_ms, after_ms, "what went through in {window} is not known any more")
         rows = np.flatnonzero(~late)
         if len(rows):
