@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from streampipe.brokers.port import Admin, Broker
@@ -119,7 +120,7 @@ class StateReader:
         self._restore(admin, task, name, [TopicPartition(topic, p) for p in range(count)], shared, progress)
         for partition in [GLOBAL] if shared else range(count):
             for frame in task.look(name, partition):
-                yield from entries_of(frame if covers is None else frame.filter(covers(frame)))
+                yield from entries_of(frame if covers is None else frame.filter(covers(frame)), step.json_columns)
 
     def _covering(self, name: str, time_ms: int) -> Callable[[Frame], Mask]:
         """Which rows are of windows that a time is in."""
@@ -170,8 +171,9 @@ def _assignable(task: TopologyTask, count: int) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for topic in sorted(topics) for p in range(count)]
 
 
-def entries_of(frame: Frame) -> Iterator[dict[str, Any]]:
-    """What `TopologyTask.look` gives, entry by entry."""
+def entries_of(frame: Frame, json_columns: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    """What `TopologyTask.look` gives, entry by entry. `json_columns`: those of the step."""
     places = zip(frame.partitions.tolist(), frame.keys(), frame.timestamps.tolist(), strict=True)
     for (partition, key, timestamp), columns in zip(places, frame.arrow().to_pylist(), strict=True):
+        columns |= {name: orjson.loads(columns[name]) for name in json_columns if columns.get(name) is not None}
         yield {"partition": partition, "key": key, "timestamp": timestamp, "columns": columns}

@@ -34,6 +34,9 @@ class StatefulStep(Step):
     idle_after_s: float | None = 30.0
     """For how long a partition must be silent before stream time follows the wall clock; None: it never does."""
 
+    json_columns: Collection[str] = ()
+    """Columns of what `show` emits that are JSON: of no type that could be told before."""
+
     def hold_time(self) -> None:
         """Records of several topics come, one topic after the other: stream time stands until `go_on`."""
 

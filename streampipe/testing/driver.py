@@ -155,7 +155,7 @@ class TopologyTestDriver:
         shared = task.stores[store].changelog in task.global_tables
         return [
             entry for p in ([GLOBAL] if shared else self._partitions) for frame in task.look(store, p)
-            for entry in entries_of(frame)
+            for entry in entries_of(frame, task.stores[store].json_columns)
         ]  # fmt: skip
 
     # -- the worker's part ---------------------------------------------------------------------------------------

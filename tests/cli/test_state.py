@@ -200,9 +200,10 @@ def test_functions_remember_across_runs_and_their_state_can_be_looked_into(
     ran = clicks("run", "remembering.py", "--until-caught-up")
     assert ran.code == 0, ran.err
     rows = clicks("state", "scan", "remembering.py", "bursts", "--json").lines
-    before = {row["user"]: int(row["count"].strip("[]")) for row in rows}
+    before = {row["user"]: row["count"] for row in rows}
     assert before
-    assert all("timer" in row["timers"] for row in rows)
+    assert all([timer["name"] for timer in row["timers"]] == ["timer"] for row in rows)
+    assert all(timer["at"].startswith("2024-05-01T10:") for row in rows for timer in row["timers"])
     ran = clicks("run", "remembering.py", "--until-caught-up", "--close-windows")
     assert ran.code == 0, ran.err
     told = clicks("consume", "bursts", "--json").lines

@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 from streampipe.errors import TopologyError
-from streampipe.keyed_state import Clock, Handle, KeyState, Timer, Timers, asked_states
+from streampipe.keyed_state import Clock, Handle, KeyState, Timer, Timers, ValueState, asked_states
 from streampipe.operators.edges import refuse
 from streampipe.operators.effects import OK, Effects, Reason, positions
 from streampipe.operators.frame import Column, Frame, Origin
@@ -26,7 +26,7 @@ from streampipe.operators.functions.signature import check_timer_function
 from streampipe.operators.functions.timer_frames import Home, Rung, TimerFrames
 from streampipe.operators.grouping import check_key_columns, check_state_key, group, null_rows, state_keys
 from streampipe.operators.stateful import AT_ONCE, StoredStep
-from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes
+from streampipe.operators.stream_time import LAST_TIME, NEVER, StreamTimes, iso
 from streampipe.state.port import Stores
 from streampipe.topology.nodes import StatefulHandle
 
@@ -66,7 +66,8 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         kinds = {name: kind for name, kind in (states | on_timer).items() if kind is not Timers}
         self._codec = KeyStateCodec(node.name, key_types, kinds)
         self._frames = TimerFrames(node.name, key_types)
-        self._states = sorted(kinds)
+        self._kinds, self._states = kinds, sorted(kinds)
+        self.json_columns = {*kinds, "timers"}
         self._user, self._user_timer, self._ttl_ms = node.function, node.on_timer, node.ttl_ms
         self._handles = [kind(name) for name, kind in states.items()]
         self._timer_handles = [kind(name) for name, kind in on_timer.items()]
@@ -303,22 +304,28 @@ class StatefulFunctionStep(FunctionStep, StoredStep):
         super().close(partition)
 
     def show(self, partition: int) -> None:
-        """Emit what is remembered: the key, each state as JSON, and the timers."""
+        """Emit what is remembered: the key, each state, and the timers, as JSON."""
         held = {k: self._codec.decode(v) for k, v in self._open[partition].range() if k != STREAM_TIME}
         if not held:
             return
         columns = self._frames.columns(list(held))
         record_keys = self._frames.record_keys(columns)
         for name in self._states:
-            columns[name] = pa.array([_shown(state.values.get(name)) for state in held.values()], pa.string())
+            values = [state.values.get(name) for state in held.values()]
+            if self._kinds[name] is ValueState:
+                values = [None if value is None else value[0] for value in values]
+            columns[name] = _as_text(values)
         if self.clocked:
-            timers = [[[c, n, at] for (c, n), at in state.timers.items()] or None for state in held.values()]
-            columns["timers"] = pa.array([_shown(timer) for timer in timers], pa.string())
+            columns["timers"] = _as_text([_shown_timers(state) for state in held.values()])
         times = np.array([max(state.changed_ms, 0) for state in held.values()])
         origin = Origin(self.name, record_keys, times, np.full(len(held), partition))
         origin.mark(None, OK)
         self.emit(Frame({name: Column(arrow=array) for name, array in columns.items()}, origin))
 
 
-def _shown(value: Any) -> str | None:
-    return None if value is None else orjson.dumps(value).decode()
+def _as_text(values: Iterable[Any]) -> pa.Array:
+    return pa.array([None if value is None else orjson.dumps(value).decode() for value in values], pa.string())
+
+
+def _shown_timers(state: KeyState) -> list[dict[str, str]]:
+    return [{"name": name, "clock": clock, "at": iso(at_ms)} for (clock, name), at_ms in state.timers.items()]
