@@ -163,8 +163,13 @@ class Disturbances:
         self.restarts_s.append(time.monotonic())
         self._scenario.stack.restart_kafka(kill=self.done["restart"] % 2 == 1)
         fed = self._feeder.fed
+
+        def caught_up() -> bool:
+            self._workers.revive()  # one that was killed just before may have met no Kafka
+            return self._place.committed() >= fed
+
         try:
-            self._await(lambda: self._place.committed() >= fed, "commit of what was fed before the restart", RESTART_S)
+            self._await(caught_up, "commit of what was fed before the restart", RESTART_S)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._place.picture()}") from None
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from streampipe.errors import Unavailable
 from tests.chaos import failpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +36,12 @@ class Workers:
         arguments = [*self._flags, "--slot", str(slot), "--report", str(self._folder)]
         strikes = {failpoints.VARIABLE: failpoint, failpoints.FREEZE: str(self._freeze(slot))}
         self._processes[slot] = self._spawn(f"slot{slot}", *arguments, **strikes)
+
+    def revive(self) -> None:
+        """Start those again that found no broker when they started, as whoever supervises them would."""
+        for slot, process in list(self._processes.items()):
+            if process.poll() == Unavailable.exit_code:
+                self.start(slot)
 
     def died(self, slot: int) -> bool:
         """Whether the slot's process was killed by what it passed."""
