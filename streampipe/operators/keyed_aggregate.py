@@ -140,8 +140,11 @@ class KeyedAggregateStep(StoredStep):
     def _write(self, more: Sequence[Change] = ()) -> None:
         """Bring stores and changelog up to date: what is gone, what changed, and `more`."""
         slots, dirty = self._slots, np.flatnonzero(self._slots.dirty)
-        gone, self._gone = self._gone, []
         keys, values = self._codec.encode(slots, dirty) if len(dirty) else ([], [])
+        gone, self._gone = self._gone, []
+        if gone:  # a session may take the place of another one
+            written = set(zip(slots.partition[dirty].tolist(), keys, strict=True))
+            gone = [place for place in gone if place not in written]
         partitions = [*(p for p, _ in gone), *slots.partition[dirty].tolist(), *(p for p, _, _ in more)]
         keys = [*(k for _, k in gone), *keys, *(k for _, k, _ in more)]
         slots.dirty[dirty], slots.stored[dirty] = False, True

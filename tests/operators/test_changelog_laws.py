@@ -91,6 +91,14 @@ def test_a_commit_writes_one_record_for_each_state_key_that_changed_and_no_other
             assert Counter(entry[:3] for entry in entries) == Counter(changed)
 
 
+def test_a_session_that_takes_the_place_of_another_one_writes_one_record_there_and_one_where_it_was() -> None:
+    driver = Driver(pipelines.session_updates(), SCHEMAS, FOLDER / "session_updates")
+    for times in ([0, 30], [10]):
+        driver.feed([Event("in", "a", {"k": "a", "x": 1, "y": None}, time, 1) for time in times])
+        entries = [(key[-1], value is None) for _, _, key, value in drained(driver) if key]
+    assert sorted(entries) == [(0, False), (30, True)]
+
+
 @pytest.mark.parametrize("make", WITHOUT)
 def test_a_table_has_no_changelog_but_its_own_topic(make: Callable[[], Processor]) -> None:
     processor = make()

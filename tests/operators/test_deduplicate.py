@@ -67,7 +67,7 @@ rows_ = st.lists(st.tuples(st.sampled_from("aab"), st.integers(0, 60)), max_size
 @pytest.mark.proof
 @patient
 @given(rows=rows_, within=st.integers(1, 20), grace=st.integers(0, 40), every=st.sampled_from([1, 3, 100]))
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_the_first_of_what_is_near_each_other_goes_through_however_records_are_cut(
     rows: list[Row], within: int, grace: int, every: int
 ) -> None:
@@ -82,7 +82,7 @@ def test_the_first_of_what_is_near_each_other_goes_through_however_records_are_c
 @pytest.mark.proof
 @patient
 @given(rows=rows_, within=st.integers(1, 20), grace=st.integers(0, 40), data=st.data())
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_a_crash_after_any_commit_changes_no_result(rows: list[Row], within: int, grace: int, data: Any) -> None:
     crash = data.draw(st.integers(0, len(rows)))
     made = driver(within, grace)

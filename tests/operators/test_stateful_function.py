@@ -159,7 +159,7 @@ rows_ = st.lists(st.tuples(st.sampled_from("aabc"), st.integers(0, 40)), max_siz
 @patient
 @given(rows=rows_, every=st.sampled_from([1, 3, 100]), ttl=st.none() | st.integers(1, 20))
 @example(rows=[Row("a", 0, 0), Row("a", 5, 5), Row("c", 40, 40)], every=1, ttl=12)
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_timers_and_ends_of_states_come_between_records_by_time_key_and_name_however_records_are_cut(
     rows: list[Row], every: int, ttl: int | None
 ) -> None:
@@ -172,7 +172,7 @@ def test_timers_and_ends_of_states_come_between_records_by_time_key_and_name_how
 @pytest.mark.proof
 @patient
 @given(rows=rows_, ttl=st.none() | st.integers(1, 20), data=st.data())
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row], ttl: int | None, data: Any) -> None:
     crash = data.draw(st.integers(0, len(rows)))
     made = fed(driver(count_and_wait, on_timer=burst_over, ttl=ttl), rows[:crash], 2)
@@ -186,7 +186,7 @@ def test_a_crash_after_any_commit_changes_no_state_and_no_timer(rows: list[Row],
 @pytest.mark.proof
 @patient
 @given(rows=rows_, every=st.sampled_from([1, 2, 100]), ttl=st.integers(1, 20))
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_states_are_forgotten_after_their_time_without_a_change(rows: list[Row], every: int, ttl: int) -> None:
     now, changed, counts, want = {"a": -1, "b": -1}, dict[str, int](), dict[str, int](), []
     for row in rows:

@@ -124,7 +124,7 @@ def test_joins_give_what_the_definition_gives_for_kafka_streams_cases(case: dict
 @pytest.mark.proof
 @patient
 @given(rows=rows_, span=spans, grace=st.integers(0, 10), how=st.sampled_from(HOWS), every=st.sampled_from([1, 3, 100]))
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_results_and_their_order_by_key_are_those_of_the_definition_however_records_are_cut(
     rows: list[Row], span: tuple[int, int], grace: int, how: str, every: int
 ) -> None:
@@ -141,7 +141,7 @@ def test_results_and_their_order_by_key_are_those_of_the_definition_however_reco
 @pytest.mark.proof
 @patient
 @given(rows=rows_, span=spans, grace=st.integers(0, 10), how=st.sampled_from(HOWS), data=st.data())
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_a_crash_after_any_commit_changes_no_result(
     rows: list[Row], span: tuple[int, int], grace: int, how: str, data: Any
 ) -> None:

@@ -103,7 +103,7 @@ rows_ = st.lists(
 @pytest.mark.proof
 @patient
 @given(rows=rows_, history=st.integers(0, 30), data=st.data())
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_a_record_finds_what_was_valid_at_its_time_and_no_crash_changes_that(
     rows: list[Row], history: int, data: Any, schemas: str
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_record_finds_what_was_valid_at_its_time_and_no_crash_changes_that(
 @pytest.mark.proof
 @patient
 @given(rows=rows_, history=st.integers(0, 30), data=st.data())
-@settings(max_examples=EXAMPLES // 2)
+@settings(max_examples=EXAMPLES // 4)
 def test_a_table_that_was_kept_goes_on_with_all_its_versions(
     rows: list[Row], history: int, data: Any, schemas: str
 ) -> None:
@@ -175,7 +175,7 @@ versions_ = st.lists(st.tuples(st.integers(-5, 50), st.none() | st.binary(max_si
 @pytest.mark.proof
 @patient
 @given(given_=versions_, asked=st.integers(-10, 60), history=st.integers(0, 60))
-@settings(max_examples=EXAMPLES)
+@settings(max_examples=EXAMPLES // 2)
 def test_what_is_forgotten_is_never_asked_for(given_: Versions, asked: int, history: int) -> None:
     kept: Versions = []
     every: dict[int, bytes | None] = {}

@@ -133,7 +133,7 @@ def expected(window: Window, rows: list[Row], *, close: bool = True, **options: 
 @pytest.mark.proof
 @patient
 @given(data=st.data())
-@settings(max_examples=EXAMPLES // 5)
+@settings(max_examples=EXAMPLES // 10)
 def test_final_results_are_those_of_the_definition(kind: str, data: st.DataObject) -> None:
     window, given_rows = data.draw(windows[kind]), data.draw(rows())
     run = Run(window).feed(given_rows, data.draw(st.sampled_from([1, 3, None])))
@@ -216,7 +216,7 @@ def _arrival(delayed: tuple[int, Row]) -> tuple[int, int]:
 @pytest.mark.proof
 @patient
 @given(data=st.data())
-@settings(max_examples=EXAMPLES // 5)
+@settings(max_examples=EXAMPLES // 10)
 def test_no_order_within_the_grace_changes_a_final_result(kind: str, data: st.DataObject) -> None:
     window, given_rows = data.draw(windows[kind]), data.draw(rows())
     delays = st.lists(st.integers(0, window.grace_ms), min_size=len(given_rows), max_size=len(given_rows))
