@@ -262,6 +262,7 @@ class Stream:
             return self
         return self._through("key-by", name, columns)
 
+    @checked
     def repartition(self, *, name: str | None = None) -> Stream:
         """Go through a repartition topic with the keys that the records have (KIP-221).
 
@@ -349,7 +350,7 @@ class Stream:
 
     @checked
     def merge(self, *others: Stream, name: str | None = None) -> Stream:
-        """Records of this and other streams, which must have the same columns, as they come."""
+        """Records of this and other streams, which must have the same columns, in the order of their times."""
         if not others:
             raise TopologyError("merge() needs at least one other stream")
         inputs = (self.node, *(o.node for o in others))

@@ -93,10 +93,12 @@ def of_streams(
 
 
 def _placed_by_us(stream: Node) -> bool:
-    """Whether a repartition topic of the processor decides in which partitions a stream's records are."""
-    while stream.inputs and not isinstance(stream, Repartition):
+    """Whether the processor made the keys that decide in which partitions a stream's records are."""
+    while stream.inputs:
+        if isinstance(stream, Repartition) and stream.new_key is not None:
+            return True
         stream = stream.inputs[0]
-    return isinstance(stream, Repartition) and stream.new_key is not None
+    return False
 
 
 def _check_sides(left: Node, right: Node, on: Key) -> None:

@@ -207,9 +207,7 @@ def test_a_key_column_that_is_replaced_or_dropped_is_no_longer_known_as_the_key(
         (lambda p: p.source("in").join(p.table("t", key="k"), on="k"), r"key_by\('k'\).*global_table"),
         (lambda p: p.source("in").join(p.global_table("t", key=("a", "b")), on="a"), r"its key has 2 column"),
         (
-            lambda p: (
-                p.source("in").key_by("x", "y").select("x", "y").join(p.table("t", key=("a", "b")), on=("x", "y"))
-            ),
+            lambda p: p.source("in").key_by("x", "y").repartition().join(p.table("t", key=("a", "b")), on=("x", "y")),
             r"with_columns\(a=pl.col\('x'\), b=pl.col\('y'\)\).key_by\('a', 'b'\) before",
         ),
         (lambda p: p.source("in", key="k").window(Tumbling(1)).agg(), "at least one aggregate"),
